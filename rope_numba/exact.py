@@ -1,0 +1,77 @@
+"""The cosine or sine of a float64 angle to any precision, in whole numbers.
+
+For the rare table entries that float64 leaves undecided: those so near the middle between two float32 neighbours that
+the last bits of a processor's own cosine would choose between them.
+"""
+
+from __future__ import annotations
+
+import functools
+from fractions import Fraction
+
+__all__ = ["rounded_to_float32"]
+
+# Bits behind the binary point. No float64 comes nearer to a multiple of pi/2 than about 2**-62, relative to it, and
+# results are wanted to about 2**-100.
+PRECISION = 256
+
+
+def rounded_to_float32(function: str, angle: float, factor: float) -> float:
+    """Return factor * cos(angle) or factor * sin(angle), exact but for one rounding to float32, ties to even."""
+    value = Fraction(factor) * Fraction(_cos_or_sin(function, Fraction(angle)), 1 << PRECISION)
+    return _nearest_float32(value)
+
+
+def _cos_or_sin(function: str, angle: Fraction) -> int:
+    """Return the cosine or sine in units of 2**-PRECISION."""
+    # Angles of up to 2**53 lose that many bits as multiples of pi/2 are taken off.
+    work = PRECISION + 64 + max(0, int(abs(angle)).bit_length())
+    scaled = (angle.numerator << work) // angle.denominator
+    quarter = _pi(work) >> 1
+    turns, rest = divmod(scaled, quarter)
+    turns += {"cos": 0, "sin": 3}[function]  # sin(x) = cos(x + 3 * pi/2)
+    cosine, sine = _series(rest, work)
+    value = (cosine, -sine, -cosine, sine)[turns % 4]
+    return value >> (work - PRECISION)
+
+
+def _series(angle: int, work: int) -> tuple[int, int]:
+    """Return the cosine and sine of an angle below 2, all in units of 2**-work, by Taylor's series."""
+    sums = [0, 0]
+    term, number = 1 << work, 0
+    while term:
+        sums[number % 2] += -term if number & 2 else term
+        number += 1
+        term = ((term * angle) >> work) // number
+    return sums[0], sums[1]
+
+
+@functools.cache
+def _pi(work: int) -> int:
+    """Return pi in units of 2**-work, by Machin's formula 16 * atan(1/5) - 4 * atan(1/239)."""
+    guard = work + 32
+
+    def arctangent_of_inverse(denominator: int) -> int:
+        power = (1 << guard) // denominator
+        total, number = 0, 1
+        while power:
+            total += (-1) ** (number // 2) * (power // number)
+            power //= denominator * denominator
+            number += 2
+        return total
+
+    return (16 * arctangent_of_inverse(5) - 4 * arctangent_of_inverse(239)) >> 32
+
+
+def _nearest_float32(value: Fraction) -> float:
+    """Return the float32 nearest to a number, ties to even, as a float."""
+    if value == 0:
+        return 0.0
+    magnitude = abs(value)
+    exponent = magnitude.numerator.bit_length() - magnitude.denominator.bit_length()
+    if magnitude < Fraction(2) ** exponent:
+        exponent -= 1
+    unit = Fraction(2) ** (max(exponent, -126) - 23)
+    nearest = round(magnitude / unit) * unit  # round() of a Fraction breaks ties to even
+    sign = -1.0 if value < 0 else 1.0
+    return sign * (float(nearest) if nearest < Fraction(2) ** 128 else float("inf"))

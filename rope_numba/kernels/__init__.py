@@ -1,0 +1,1 @@
+"""The compiled rotation: the only part of the package that imports Numba."""

@@ -1,0 +1,66 @@
+"""The one place that calls njit: options, names and the fallback of the on-disk cache."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from numba import njit
+from numba.core.registry import cpu_target
+
+
+@functools.cache
+def source_digest() -> str:
+    """Return a short digest of every kernel source.
+
+    Numba's cache notices an edit of the file that holds a function, not of the files that its helpers live in.
+    The digest is part of each compiled function's name, so that code of another version is never loaded.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.name.encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def compile_kernel(
+    function: Callable[..., Any], name: str, signature: Any, *, parallel: bool = False
+) -> Callable[..., Any]:
+    """Compile a function for one signature, from the on-disk cache where there is one.
+
+    The name must tell apart everything that the cache key leaves out (the options, the values a factory closes
+    over): one name, one signature, one index file, so that processes that fill a cold cache together write the
+    same thing.
+    """
+    function.__name__ = name
+    function.__qualname__ = f"{name}_{source_digest()}"
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+    compiled: Callable[..., Any]
+    try:
+        compiled = njit(signature, cache=True, **options)(function)
+    except Exception:
+        # No folder of the cache can be written, the disk is full, or a file in it is damaged (Numba lets
+        # whatever its reader raised through). If the cache was not the reason, this raises the same again.
+        compiled = njit(signature, cache=False, **options)(function)
+    return compiled
+
+
+def target() -> tuple[str, str, str]:
+    """Return what Numba makes code for: triple, processor and features."""
+    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
+    return triple, processor, features
+
+
+def cache_folder() -> str:
+    """Return the folder that keeps compiled code, or say that there is none."""
+
+    def probe() -> None:
+        pass
+
+    try:
+        return str(njit(cache=True)(probe).stats.cache_path)
+    except RuntimeError:
+        return "none: no folder can be written, so every process compiles anew"

@@ -1,0 +1,158 @@
+"""How numbers lie in memory, and how they become vectors to compute on (LLVM).
+
+The kernels know four storages. float32 and float64 are computed on as they are. float16 and bfloat16 are widened to
+float32, exactly, and rounded once on the way back, to nearest, ties to even. Numba has no 16-bit floats on a CPU, so
+their arrays reach the kernels as uint16.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from llvmlite import ir
+
+F32, F64, F16, BF16 = range(4)
+NAMES = ("f32", "f64", "f16", "bf16")
+ITEMSIZE = (4, 8, 2, 2)
+TABLE_ITEMSIZE = (4, 8, 4, 4)
+
+# Pairs that one step of a panel loads together: 64 bytes of each member, a whole vector register where those are
+# widest; LLVM takes two or four registers where they are narrower. bfloat16 packs two channels into a 32-bit lane.
+LANES = (16, 8, 16, 32)
+
+_I16, _I32, _FLOAT, _DOUBLE, _HALF = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.DoubleType(), ir.HalfType()
+
+
+def vector(element: ir.Type, lanes: int) -> ir.VectorType:
+    """Return the type of a vector of that many elements."""
+    return ir.VectorType(element, lanes)
+
+
+def table_element(storage: int) -> ir.Type:
+    """Return the type that cos and sin have, and that the rotation is computed in."""
+    return _DOUBLE if storage == F64 else _FLOAT
+
+
+def _constant(like: ir.Value, value: float) -> ir.Constant:
+    return ir.Constant(like.type, [value] * like.type.count)
+
+
+def _bits(builder: Any, floats: ir.Value) -> ir.Value:
+    return builder.bitcast(floats, vector(_I32, floats.type.count))
+
+
+def _floats(builder: Any, bits: ir.Value) -> ir.Value:
+    return builder.bitcast(bits, vector(_FLOAT, bits.type.count))
+
+
+def load(builder: Any, address: ir.Value, element: ir.Type, lanes: int, alignment: int) -> ir.Value:
+    """Load a vector from an address that is aligned to its array's elements only."""
+    pointer = builder.inttoptr(address, vector(element, lanes).as_pointer())
+    return builder.load(pointer, align=alignment)
+
+
+def store(builder: Any, value: ir.Value, address: ir.Value, alignment: int) -> None:
+    """Store a vector to an address that is aligned to its array's elements only."""
+    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=alignment)
+
+
+def load_numbers(context: Any, builder: Any, storage: int, address: ir.Value, lanes: int) -> ir.Value:
+    """Load consecutive elements, one to a lane, widened to the type that is computed in."""
+    if storage in (F32, F64):
+        return load(builder, address, table_element(storage), lanes, ITEMSIZE[storage])
+    bits = load(builder, address, _I16, lanes, 2)
+    if storage == F16 and has_half(context):
+        return builder.fpext(builder.bitcast(bits, vector(_HALF, lanes)), vector(_FLOAT, lanes))
+    wide = builder.zext(bits, vector(_I32, lanes))
+    if storage == F16:
+        return _half_to_float(builder, wide)
+    return _floats(builder, builder.shl(wide, _constant(wide, 16)))
+
+
+def store_numbers(context: Any, builder: Any, storage: int, value: ir.Value, address: ir.Value) -> None:
+    """Store one lane to each of consecutive elements, rounded once to the storage's type."""
+    lanes = value.type.count
+    if storage == BF16:
+        rounded = round_to_bfloat16(builder, value)
+        value = builder.trunc(builder.lshr(rounded, _constant(rounded, 16)), vector(_I16, lanes))
+    elif storage == F16 and has_half(context):
+        value = builder.bitcast(builder.fptrunc(value, vector(_HALF, lanes)), vector(_I16, lanes))
+    elif storage == F16:
+        value = builder.trunc(_float_to_half(builder, value), vector(_I16, lanes))
+    store(builder, value, address, ITEMSIZE[storage])
+
+
+def load_packed_bfloat16(builder: Any, address: ir.Value, lanes: int) -> tuple[ir.Value, ir.Value]:
+    """Load two bfloat16 numbers to a 32-bit lane and split them: those at even places, those at odd places."""
+    both = load(builder, address, _I32, lanes, 2)
+    even = builder.shl(both, _constant(both, 16))
+    odd = builder.and_(both, _constant(both, 0xFFFF0000))
+    return _floats(builder, even), _floats(builder, odd)
+
+
+def store_packed_bfloat16(builder: Any, even: ir.Value, odd: ir.Value, address: ir.Value) -> None:
+    """Round both vectors to bfloat16 and store them to even and odd places."""
+    even, odd = round_to_bfloat16(builder, even), round_to_bfloat16(builder, odd)
+    low = builder.lshr(even, _constant(even, 16))
+    high = builder.and_(odd, _constant(odd, 0xFFFF0000))
+    store(builder, builder.or_(low, high), address, 2)
+
+
+def round_to_bfloat16(builder: Any, value: ir.Value) -> ir.Value:
+    """Return float32 bits whose upper half is the bfloat16 nearest to value; the lower half is of no meaning.
+
+    Adding just under half a unit of the last kept bit, plus that bit itself, carries exactly where rounding to
+    nearest, ties to even, rounds up. A NaN must not be carried into an infinity, so it is replaced.
+    """
+    bits = _bits(builder, value)
+    last_kept = builder.and_(builder.lshr(bits, _constant(bits, 16)), _constant(bits, 1))
+    rounded = builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
+    is_nan = builder.fcmp_unordered("uno", value, value)
+    return builder.select(is_nan, _constant(bits, 0x7FC00000), rounded)
+
+
+def has_half(context: Any) -> bool:
+    """Tell whether the processor that code is made for converts between float16 and float32 itself.
+
+    Where it does not, LLVM would call helper functions that a JIT cannot find, which ends the process. The triple
+    and the features are part of the cache key, so that code made for one answer is never loaded for the other.
+    """
+    triple, _, features = context.codegen().magic_tuple()
+    if triple.startswith(("aarch64", "arm64")):
+        return True
+    return "+f16c" in features.split(",")
+
+
+def _half_to_float(builder: Any, half: ir.Value) -> ir.Value:
+    """Widen float16 bits without the processor's help: exact for every pattern."""
+    # Exponent and mantissa moved to float32's places read as the number times 2**-112; the product puts that
+    # right, subnormals included. The largest exponent (infinity, NaN) has to stay the largest.
+    magnitude = builder.shl(builder.and_(half, _constant(half, 0x7FFF)), _constant(half, 13))
+    floats = _floats(builder, magnitude)
+    scaled = _bits(builder, builder.fmul(floats, _constant(floats, 2.0**112)))
+    special = builder.icmp_unsigned(">=", magnitude, _constant(half, 0x7C00 << 13))
+    finite_or_not = builder.select(special, builder.or_(magnitude, _constant(half, 0x7F800000)), scaled)
+    sign = builder.shl(builder.and_(half, _constant(half, 0x8000)), _constant(half, 16))
+    return _floats(builder, builder.or_(finite_or_not, sign))
+
+
+def _float_to_half(builder: Any, value: ir.Value) -> ir.Value:
+    """Round to float16 bits without the processor's help: to nearest, ties to even."""
+    bits = _bits(builder, value)
+    magnitude = builder.and_(bits, _constant(bits, 0x7FFFFFFF))
+    # Normal results: move the exponent's bias from 127 to 15 and round as for bfloat16, 13 bits lower.
+    last_kept = builder.and_(builder.lshr(magnitude, _constant(bits, 13)), _constant(bits, 1))
+    bias = _constant(bits, ((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF)
+    normal = builder.lshr(builder.add(builder.add(magnitude, bias), last_kept), _constant(bits, 13))
+    # Subnormal results: one half has the unit of its last place at 2**-24, the smallest float16, so that adding it
+    # rounds there, and the sum's lower bits are the result.
+    floats = _floats(builder, magnitude)
+    sum_bits = _bits(builder, builder.fadd(floats, _constant(floats, 0.5)))
+    subnormal = builder.sub(sum_bits, _constant(bits, 0x3F000000))
+    result = builder.select(builder.icmp_unsigned("<", magnitude, _constant(bits, 0x38800000)), subnormal, normal)
+    infinite = builder.icmp_unsigned(">=", magnitude, _constant(bits, 0x47800000))
+    result = builder.select(infinite, _constant(bits, 0x7C00), result)
+    is_nan = builder.icmp_unsigned(">", magnitude, _constant(bits, 0x7F800000))
+    result = builder.select(is_nan, _constant(bits, 0x7E00), result)
+    sign = builder.and_(builder.lshr(bits, _constant(bits, 16)), _constant(bits, 0x8000))
+    return builder.or_(result, sign)

@@ -1,0 +1,108 @@
+"""The rotation in NumPy: what the kernels are compared with, and what runs where there is no Numba.
+
+Results are the kernels' bit for bit: every product, sum and rounding is the same, in the same precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import storage_of
+
+__all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
+
+
+def rotate(
+    x: NDArray[Any],
+    cos: NDArray[Any],
+    sin: NDArray[Any],
+    *,
+    layout: str = "interleaved",
+    rotary_offset: int = 0,
+) -> None:
+    """Rotate the pairs of x in place.
+
+    Parameters
+    ----------
+    x : array, shape (..., tokens, heads, head_dim)
+        float32, float64, float16 or bfloat16 (`ml_dtypes`).
+    cos, sin : array, shape (..., tokens, pairs)
+        float64 for float64 x, else float32; leading axes as those of x, or absent.
+    layout : "interleaved" or "half"
+        Which two channels make a pair.
+    rotary_offset : int
+        First channel of the rotated block, which is 2 * pairs wide.
+
+    Raises
+    ------
+    TypeError
+        If x is of another type.
+    ValueError
+        If the layout is not known or the block does not fit in x.
+
+    References
+    ----------
+    Su et al., RoFormer, https://arxiv.org/abs/2104.09864, equation 34.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rope_numba as rn
+    >>> x = np.array([[[1.0, 0.0]]])
+    >>> rn.reference.rotate(x, np.array([[0.6]]), np.array([[0.8]]))
+    >>> x
+    array([[[0.6, 0.8]]])
+    """
+    pairs = cos.shape[-1]
+    storage = storage_of("x", x)
+    if layout not in ("interleaved", "half"):
+        raise ValueError(f"layout is {layout!r}; expected 'interleaved' or 'half'")
+    if rotary_offset < 0 or rotary_offset + 2 * pairs > x.shape[-1]:
+        raise ValueError(
+            f"cos has {pairs} pairs; from channel {rotary_offset} they do not fit in the {x.shape[-1]} channels of x"
+        )
+    bits = x.view(np.uint16) if storage in ("f16", "bf16") else x
+    rotate_stored(storage, bits, cos, sin, layout, rotary_offset)
+
+
+def rotate_stored(
+    storage: str, x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any], layout: str, rotary_offset: int
+) -> None:
+    """Rotate arrays of a known storage ("f32", "f64", "f16", "bf16"), those of 16 bits given as uint16."""
+    pairs = cos.shape[-1]
+    block = x[..., rotary_offset : rotary_offset + 2 * pairs]
+    if layout == "interleaved":
+        low, high = block[..., 0::2], block[..., 1::2]
+    else:
+        low, high = block[..., :pairs], block[..., pairs:]
+    c, s = cos[..., None, :], sin[..., None, :]  # the same for every head
+    widen, narrow = _CONVERSIONS[storage]
+    with np.errstate(all="ignore"):
+        a, b = widen(low), widen(high)
+        low[...], high[...] = narrow(a * c - b * s), narrow(a * s + b * c)
+
+
+def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """Return the float32 numbers that bfloat16 bits stand for."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """Return the bits of the nearest bfloat16 numbers, ties to even."""
+    bits = values.view(np.uint32)
+    # Just under half a unit of the last kept bit, plus that bit, carries where rounding goes up.
+    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
+    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype(np.uint16)
+
+
+# How a storage is read to be computed with, and how results are rounded to it.
+_CONVERSIONS: dict[str, tuple[Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "f32": (np.asarray, np.asarray),
+    "f64": (np.asarray, np.asarray),
+    "f16": (lambda bits: bits.view(np.float16).astype(np.float32), lambda x: x.astype(np.float16).view(np.uint16)),
+    "bf16": (bfloat16_to_float32, float32_to_bfloat16),
+}

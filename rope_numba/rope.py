@@ -1,0 +1,488 @@
+"""`Rope`: how one model rotates, and the calls that use it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from . import arrays
+from .frequencies import Frequencies, default, even_width, positive, whole
+from .kernels.told import HEAD_MAJOR, WIDEST_HEAD, tell
+from .rotation import FLOAT32, Array, KeyArray, Places, Rotation
+from .tables import Rows, Table, table_for
+
+if TYPE_CHECKING:
+    from .kernels.launch import Kernels
+
+__all__ = ["Rope", "Rotation", "apply_rope"]
+
+
+class Rope:
+    """How one model rotates its queries and keys: frequencies, widths, layout and order of axes.
+
+    Immutable, hashable, equal by value, small to pickle, safe to share between layers and threads. Calling it rotates
+    arrays in place.
+
+    Parameters
+    ----------
+    head_dim : int
+        Channels of one head.
+    theta : float
+        The base, from the model's header.
+    rotary_dim : int, optional
+        Channels that are rotated, an even number; all of them by default.
+    rotary_offset : int
+        First rotated channel.
+    layout : "interleaved" or "half"
+        Which channels make a pair: (2i, 2i + 1), or (i, i + rotary_dim / 2).
+    order : "thd" or "htd"
+        The axes before head_dim: (tokens, heads) or (heads, tokens). A leading batch axis may come before them.
+    frequencies : Frequencies, optional
+        Ready-made frequencies, instead of theta; they set rotary_dim.
+    max_position : int, optional
+        The first position that is refused; none is by default.
+    backend : "numba" or "numpy"
+        The compiled kernels, or the same calls and bits in NumPy, without Numba.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument is of another kind or outside its range.
+
+    References
+    ----------
+    Su et al., RoFormer, https://arxiv.org/abs/2104.09864.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rope_numba as rn
+    >>> rope = rn.Rope(head_dim=64, theta=10_000.0, layout="half")
+    >>> q, k = np.ones((5, 9, 64), np.float32), np.ones((5, 3, 64), np.float32)
+    >>> q, k = rope(q, k, offset=0)
+    """
+
+    __slots__ = (
+        "_base",
+        "_kernels",
+        "_serial16",
+        "_serial32",
+        "_tables",
+        "_told",
+        "backend",
+        "frequencies",
+        "head_dim",
+        "layout",
+        "max_position",
+        "order",
+        "rotary_dim",
+        "rotary_offset",
+    )
+
+    head_dim: int
+    rotary_dim: int
+    rotary_offset: int
+    layout: str
+    order: str
+    frequencies: Frequencies
+    max_position: int | None
+    backend: str
+    _base: float | None  # theta, if the frequencies were made from it: for the repr only
+    _tables: dict[np.dtype[Any], Table]
+    _kernels: dict[np.dtype[Any], Kernels]  # those that this Rope has used
+    _serial32: Sequence[Any]  # their serial entries for float32, by number of axes
+    _serial16: dict[np.dtype[Any], Sequence[Any]]  # and those for 16-bit types
+    _told: int
+
+    def __init__(
+        self,
+        head_dim: int,
+        *,
+        theta: float = 10_000.0,
+        rotary_dim: int | None = None,
+        rotary_offset: int = 0,
+        layout: str = "interleaved",
+        order: str = "thd",
+        frequencies: Frequencies | None = None,
+        max_position: int | None = None,
+        backend: str = "numba",
+    ) -> None:
+        head_dim = whole("head_dim", head_dim)
+        if not 2 <= head_dim <= WIDEST_HEAD:
+            raise ValueError(f"head_dim is {head_dim}; expected 2 to {WIDEST_HEAD} channels")
+        base = None
+        if frequencies is None:
+            if rotary_dim is None and head_dim % 2:
+                raise ValueError(f"head_dim is {head_dim}; expected an even number, or rotary_dim to be given")
+            width = even_width("rotary_dim", head_dim if rotary_dim is None else rotary_dim)
+            base = positive("theta", theta)
+            frequencies = default(width, base)
+        elif not isinstance(frequencies, Frequencies):
+            raise TypeError(f"frequencies is {frequencies!r}; expected a rope_numba.Frequencies")
+        elif theta != 10_000.0:
+            raise ValueError(f"theta is {theta}; expected it left out where frequencies are given")
+        width = 2 * frequencies.pairs
+        if rotary_dim is not None and whole("rotary_dim", rotary_dim) != width:
+            raise ValueError(f"rotary_dim is {rotary_dim}; expected {width}, twice the number of frequencies")
+        offset = whole("rotary_offset", rotary_offset)
+        if offset < 0 or offset + width > head_dim:
+            raise ValueError(
+                f"rotary_offset is {offset} and rotary_dim {width}; expected them to lie in head_dim, {head_dim}"
+            )
+        if max_position is not None and whole("max_position", max_position) < 1:
+            raise ValueError(f"max_position is {max_position}; expected 1 or more, or None")
+        for name, value, choices in (
+            ("layout", layout, ("interleaved", "half")),
+            ("order", order, ("thd", "htd")),
+            ("backend", backend, ("numba", "numpy")),
+        ):
+            if value not in choices:
+                raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}")
+        own = {
+            "head_dim": head_dim,
+            "rotary_dim": width,
+            "rotary_offset": offset,
+            "layout": layout,
+            "order": order,
+            "frequencies": frequencies,
+            "max_position": None if max_position is None else int(max_position),
+            "backend": backend,
+            "_base": base,
+            "_tables": {},
+            "_kernels": {},
+            "_serial32": (),
+            "_serial16": {},
+            "_told": tell(HEAD_MAJOR if order == "htd" else 0, head_dim, offset),
+        }
+        for name, setting in own.items():
+            object.__setattr__(self, name, setting)
+
+    @overload
+    def __call__(
+        self, q: Array, k: None = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> Array: ...
+
+    @overload
+    def __call__(
+        self, q: Array, k: KeyArray, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> tuple[Array, KeyArray]: ...
+
+    def __call__(
+        self, q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> Any:
+        """Rotate q, and k if given, in place.
+
+        Parameters
+        ----------
+        q, k : array
+            float32, float64, float16 or bfloat16; (heads, head_dim) for one token, (tokens, heads, head_dim) or
+            (batch, tokens, heads, head_dim), tokens and heads the other way round in order "htd". They may differ in
+            heads.
+        positions : array of int, optional
+            One for each token: (tokens,), or (batch, tokens), or a scalar for one token.
+        offset : int or array of int, optional
+            Instead of positions: that of the first token, or (batch,) of them.
+
+        Returns
+        -------
+        q, or (q, k)
+            The same arrays.
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an array or a position cannot be taken; nothing has been written then.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rope_numba as rn
+        >>> q = np.array([[1.0, 0.0]])
+        >>> rn.Rope(2)(q, offset=1).round(4)
+        array([[0.5403, 0.8415]])
+        """
+        return self._now(q, k, positions, offset, False)
+
+    @overload
+    def inverse(
+        self, q: Array, k: None = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> Array: ...
+
+    @overload
+    def inverse(
+        self, q: Array, k: KeyArray, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> tuple[Array, KeyArray]: ...
+
+    def inverse(
+        self, q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+    ) -> Any:
+        """Undo a rotation, in place: turn back by the same positions and divide by the magnitude.
+
+        Parameters, Returns and Raises are those of calling the `Rope`.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rope_numba as rn
+        >>> rope, q = rn.Rope(2), np.array([[3.0, 4.0]])
+        >>> rope.inverse(rope(q, offset=7), offset=7).round(6)
+        array([[3., 4.]])
+        """
+        return self._now(q, k, positions, offset, True)
+
+    def at(
+        self, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, tokens: int | None = None
+    ) -> Rotation:
+        """Prepare the rotation of tokens at given positions, to be used by every layer.
+
+        Parameters
+        ----------
+        positions : array of int, optional
+            (tokens,), or (batch, tokens), or a scalar for one token.
+        offset, tokens : int, optional
+            Instead of positions: that of the first token (or (batch,) of them), and the number of tokens.
+
+        Returns
+        -------
+        Rotation
+
+        Raises
+        ------
+        TypeError, ValueError
+            If the positions cannot be taken.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rope_numba as rn
+        >>> step = rn.Rope(head_dim=64).at(offset=100, tokens=1)
+        >>> q, k = np.ones((1, 9, 64), np.float32), np.ones((1, 3, 64), np.float32)
+        >>> for layer in range(2):
+        ...     q, k = step(q, k)
+        """
+        if offset is None and tokens is not None:
+            raise TypeError("tokens is given without offset; expected both, or positions alone")
+        if offset is not None and positions is None:
+            if tokens is None:
+                raise TypeError("tokens is missing; expected the number of tokens that start at offset")
+            if whole("tokens", tokens) < 0:
+                raise ValueError(f"tokens is {tokens}; expected 0 or more")
+        return Rotation(self, self._places(positions, offset, 0 if tokens is None else int(tokens)), False)
+
+    def tables(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Return cosines and sines of positions 0 to n - 1, magnitude included.
+
+        Parameters
+        ----------
+        n : int
+            Number of positions.
+
+        Returns
+        -------
+        cos, sin : read-only array of float32, shape (n, pairs)
+
+        Raises
+        ------
+        TypeError, ValueError
+            If n is not a whole number, or below 0, or beyond `max_position`.
+
+        Examples
+        --------
+        >>> import rope_numba as rn
+        >>> cos, sin = rn.Rope(head_dim=64).tables(4096)
+        >>> cos.shape
+        (4096, 32)
+        """
+        if whole("n", n) < 0:
+            raise ValueError(f"n is {n}; expected 0 or more")
+        places = self._places(None, 0, int(n))
+        rows = self._rows(places, FLOAT32)[0]
+        rows = rows.view()
+        rows.flags.writeable = False
+        return rows[:, 0], rows[:, 1]
+
+    def _now(self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, inverse: bool) -> Any:
+        tokens = 0
+        if offset is not None:
+            arrays.storage_of("q", q)
+            tokens = q.shape[-3 if self.order == "thd" else -2] if q.ndim in (3, 4) else 1
+        return Rotation(self, self._places(positions, offset, tokens), inverse)(q, k)
+
+    def _places(self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int) -> Places:
+        """Return positions as (first, end) where they follow one another, else as an array."""
+        if (positions is None) == (offset is None):
+            raise TypeError(f"positions and offset are {'missing' if offset is None else 'both given'}; expected one")
+        if positions is None:
+            return arrays.parse_offset(offset, tokens, self.max_position)
+        places = arrays.parse_positions(positions, self.max_position)
+        if places.ndim == 1 and places.size and places[-1] - places[0] == places.size - 1:
+            if places.size == 1 or bool((np.diff(places) == 1).all()):
+                return int(places[0]), int(places[-1]) + 1
+        return places
+
+    def _rows(self, places: Places, dtype: np.dtype[Any], inverse: bool = False) -> Rows:
+        frequencies = self.frequencies
+        if inverse and frequencies.attention_factor != 1.0:
+            frequencies = Frequencies(frequencies.inv_freq, 1.0 / frequencies.attention_factor)
+            table = table_for(frequencies, dtype)
+        else:
+            table = self._tables[dtype] = table_for(frequencies, dtype, self._tables.get(dtype))
+        rows = table.span(*places) if isinstance(places, tuple) else table.gather(places)
+        if inverse:
+            rows = rows.copy()
+            np.negative(rows[:, :, 1], out=rows[:, :, 1])
+        return rows
+
+    def _kernels_for(self, storage: str) -> Kernels | None:
+        """Return the kernels of a storage, or None for the rotation in NumPy. The first call imports Numba."""
+        if self.backend == "numpy":
+            return None
+        try:
+            from .kernels import launch
+        except ImportError as error:
+            text = f"backend is 'numba', which cannot be imported ({error}); expected it installed, or backend='numpy'"
+            raise ImportError(text) from None
+        return None if launch.JIT_DISABLED else launch.kernels_for(storage, self.layout)
+
+    def _remember_kernels(self, storage: str, dtype: np.dtype[Any]) -> None:
+        """Keep the kernels of a dtype at hand, for calls that come without a look at their arrays."""
+        kernels = self._kernels_for(storage)
+        if kernels is None:
+            return
+        self._kernels[dtype] = kernels
+        if storage == "f32":
+            object.__setattr__(self, "_serial32", kernels.serial)
+        elif storage != "f64":
+            self._serial16[dtype] = kernels.serial
+
+    def _arguments(self) -> dict[str, Any]:
+        return {
+            "head_dim": self.head_dim,
+            "rotary_offset": self.rotary_offset,
+            "layout": self.layout,
+            "order": self.order,
+            "frequencies": self.frequencies,
+            "max_position": self.max_position,
+            "backend": self.backend,
+        }
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"a Rope cannot be changed; make another one to have another {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"a Rope cannot be changed; {name} stays")
+
+    def __eq__(self, other: object) -> bool:
+        return self._arguments() == other._arguments() if isinstance(other, Rope) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(tuple(self._arguments().values()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self._arguments(), self._base)
+
+    def __repr__(self) -> str:
+        parts = [f"head_dim={self.head_dim}"]
+        if self._base is not None:
+            parts.append(f"theta={self._base}")
+        if self.rotary_dim != self.head_dim:
+            parts.append(f"rotary_dim={self.rotary_dim}")
+        if self.rotary_offset:
+            parts.append(f"rotary_offset={self.rotary_offset}")
+        parts += [f"layout={self.layout!r}", f"order={self.order!r}"]
+        if self._base is None:
+            inv_freq, factor = self.frequencies.inv_freq, self.frequencies.attention_factor
+            parts.append(f"frequencies=<{inv_freq[0]:g} to {inv_freq[-1]:g}, attention_factor={factor:g}>")
+        if self.max_position is not None:
+            parts.append(f"max_position={self.max_position}")
+        if self.backend != "numba":
+            parts.append(f"backend={self.backend!r}")
+        return f"Rope({', '.join(parts)})"
+
+
+def _unpickled(arguments: dict[str, Any], base: float | None) -> Rope:
+    rope = Rope(**arguments)
+    object.__setattr__(rope, "_base", base)
+    return rope
+
+
+@overload
+def apply_rope(
+    q: Array,
+    k: None = None,
+    *,
+    positions: ArrayLike | None = ...,
+    offset: ArrayLike | None = ...,
+    theta: float = ...,
+    rotary_dim: int | None = ...,
+    rotary_offset: int = ...,
+    layout: str = ...,
+    order: str = ...,
+    frequencies: Frequencies | None = ...,
+    max_position: int | None = ...,
+    backend: str = ...,
+) -> Array: ...
+
+
+@overload
+def apply_rope(
+    q: Array,
+    k: KeyArray,
+    *,
+    positions: ArrayLike | None = ...,
+    offset: ArrayLike | None = ...,
+    theta: float = ...,
+    rotary_dim: int | None = ...,
+    rotary_offset: int = ...,
+    layout: str = ...,
+    order: str = ...,
+    frequencies: Frequencies | None = ...,
+    max_position: int | None = ...,
+    backend: str = ...,
+) -> tuple[Array, KeyArray]: ...
+
+
+def apply_rope(
+    q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, **settings: Any
+) -> Any:
+    """Rotate q, and k if given, in place, by a `Rope` of q's head_dim and the given settings: the one-shot form.
+
+    Parameters
+    ----------
+    q, k : array
+        As for calling a `Rope`.
+    positions, offset
+        As for calling a `Rope`.
+    theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend
+        As for making a `Rope`.
+
+    Returns
+    -------
+    q, or (q, k)
+        The same arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As a `Rope` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rope_numba as rn
+    >>> q, k = np.ones((1, 9, 64), np.float32), np.ones((1, 3, 64), np.float32)
+    >>> q, k = rn.apply_rope(q, k, offset=7, theta=10_000.0, layout="half")
+    """
+    arrays.storage_of("q", q)
+    if q.ndim < 2:
+        raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
+    return _rope_of(q.shape[-1], **settings)(q, k, positions=positions, offset=offset)
+
+
+@functools.lru_cache(maxsize=64)
+def _rope_of(head_dim: int, **settings: Any) -> Rope:
+    return Rope(head_dim, **settings)
