@@ -1,8 +1,9 @@
 """The rotation itself: a panel of pairs, turned in one head after another (LLVM).
 
-A panel is a run of pairs whose number is known when the code is made. Its cosines and sines are loaded once, kept in
-vector registers and used for every head. What a pair looks like in memory is the business of load and store below;
-the rotation between them is the formula.
+A panel is a run of pairs whose number is known when the code is made. It is worked off in steps. Each step loads its
+cosines and sines once, keeps them in vector registers (or, where those are too few, on the stack) and uses them for
+every head. What a pair looks like in memory is the business of a step's load and store; what stands between them is the
+formula: low * cos - high * sin, low * sin + high * cos.
 """
 
 from __future__ import annotations
@@ -15,121 +16,212 @@ from . import storage as st
 
 INTERLEAVED, HALF = range(2)
 
-_I32, _I64 = ir.IntType(32), ir.IntType(64)
+_I64 = ir.IntType(64)
 
 
 class Panel:
-    """Writes the code for one panel: so many pairs of one storage and layout.
+    """Writes the code for so many pairs of one storage and layout.
 
-    partner is the distance in bytes between the two members of a pair of the half layout.
+    partner is the distance in bytes between the two members of a pair of the half layout. lead is the number of pairs
+    that come before the first step whose addresses are aligned to a vector register; 0 if that is not known.
     """
 
-    def __init__(self, context: Any, builder: Any, storage: int, layout: int, pairs: int, partner: ir.Value):
-        self.context, self.builder = context, builder
-        self.storage, self.layout, self.partner = storage, layout, partner
-        self.pairs = pairs
-        self.step = min(pairs, st.LANES[storage])
-        self.packed = storage == st.BF16 and (layout == INTERLEAVED or self.step > 1)
-        self.tables: list[list[tuple[ir.Value, ir.Value]]] = []
+    def __init__(
+        self, context: Any, builder: Any, storage: int, layout: int, pairs: int, partner: ir.Value, lead: int = 0
+    ) -> None:
+        self.steps: list[_Step] = []
+        lanes = st.register_bytes(context) // st.TABLE_ITEMSIZE[storage]
+        widest = 2 * lanes if storage == st.BF16 and layout == HALF else lanes  # two channels to a lane
+        for first, width in _cut(pairs, widest, lead):
+            one_register = 2 * width <= lanes
+            kind: type[_Step]
+            if storage == st.BF16 and (layout == INTERLEAVED or width > 1):
+                kind = _PackedInterleaved if layout == INTERLEAVED else _PackedHalf
+            elif layout == HALF:
+                kind = _Half
+            else:
+                kind = _InOneRegister if one_register else _Unzipped
+            self.steps.append(kind(context, builder, storage, first, width, partner))
 
     def load_tables(self, cos: ir.Value, sin: ir.Value) -> None:
-        """Load the panel's cosines and sines, in the order in which the lanes of a step hold its pairs."""
-        itemsize = st.TABLE_ITEMSIZE[self.storage]
-        element = st.table_element(self.storage)
-        for first in range(0, self.pairs, self.step):
-            c = st.load(self.builder, self._at(cos, first * itemsize), element, self.step, itemsize)
-            s = st.load(self.builder, self._at(sin, first * itemsize), element, self.step, itemsize)
-            self.tables.append([(self._pick(c, c, order), self._pick(s, s, order)) for order in self._lane_orders()])
+        """Load the panel's cosines and sines."""
+        for step in self.steps:
+            step.load_tables(cos, sin)
 
     def rotate(self, head: ir.Value) -> None:
         """Rotate the panel's pairs in one head."""
-        for number, tables in enumerate(self.tables):
-            low_address, high_address = self._addresses(head, number * self.step)
-            rotated = []
-            for (low, high), (c, s) in zip(self._load(low_address, high_address), tables, strict=True):
-                rotated.append(
-                    (
-                        self.builder.fsub(self.builder.fmul(low, c), self.builder.fmul(high, s)),
-                        self.builder.fadd(self.builder.fmul(low, s), self.builder.fmul(high, c)),
-                    )
-                )
-            self._store(rotated, low_address, high_address)
+        for step in self.steps:
+            step.rotate(head)
 
-    def _addresses(self, head: ir.Value, first_pair: int) -> tuple[ir.Value, ir.Value]:
-        """Return where the two blocks of memory lie that a step reads and writes."""
-        itemsize = st.ITEMSIZE[self.storage]
-        if self.layout == HALF:
-            low = self._at(head, first_pair * itemsize)
-            return low, self.builder.add(low, self.partner)
-        low = self._at(head, 2 * first_pair * itemsize)
-        return low, self._at(low, self.step * itemsize)
 
-    def _load(self, low_address: ir.Value, high_address: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
-        """Load a step: couples of vectors that hold the lower and the higher members of its pairs."""
-        if self.packed and self.layout == INTERLEAVED:
-            return [st.load_packed_bfloat16(self.builder, low_address, self.step)]
-        if self.packed:
-            low_even, low_odd = st.load_packed_bfloat16(self.builder, low_address, self.step // 2)
-            high_even, high_odd = st.load_packed_bfloat16(self.builder, high_address, self.step // 2)
-            return [(low_even, high_even), (low_odd, high_odd)]
-        low = st.load_numbers(self.context, self.builder, self.storage, low_address, self.step)
-        high = st.load_numbers(self.context, self.builder, self.storage, high_address, self.step)
-        if self.layout == INTERLEAVED and self.step > 1:
-            even, odd, _, _, _ = self._unzip_orders()
-            low, high = self._pick(low, high, even), self._pick(low, high, odd)
-        return [(low, high)]
+def _cut(pairs: int, widest: int, lead: int) -> list[tuple[int, int]]:
+    """Cut pairs into steps, (first, width) each, widths being powers of two: small ones up to lead, then the widest."""
+    steps, first = [], 0
+    while first < pairs:
+        left = lead - first if first < lead else pairs - first
+        width = left & -left if first < lead else min(widest, 1 << left.bit_length() - 1)
+        steps.append((first, width))
+        first += width
+    return steps
 
-    def _store(self, rotated: list[tuple[ir.Value, ir.Value]], low_address: ir.Value, high_address: ir.Value) -> None:
-        """Store what _load loaded, to the same places."""
-        low, high = rotated[0]
-        if self.packed and self.layout == INTERLEAVED:
-            st.store_packed_bfloat16(self.builder, low, high, low_address)
-            return
-        if self.packed:
-            low_odd, high_odd = rotated[1]
-            st.store_packed_bfloat16(self.builder, low, low_odd, low_address)
-            st.store_packed_bfloat16(self.builder, high, high_odd, high_address)
-            return
-        if self.layout == INTERLEAVED and self.step > 1:
-            _, _, first, second, _ = self._unzip_orders()
-            low, high = self._pick(low, high, first), self._pick(low, high, second)
-        st.store_numbers(self.context, self.builder, self.storage, low, low_address)
-        st.store_numbers(self.context, self.builder, self.storage, high, high_address)
 
-    def _lane_orders(self) -> list[list[int]]:
-        """Return, for each couple of a step, which of the step's pairs its lanes hold."""
-        natural = list(range(self.step))
-        if self.packed and self.layout == HALF:
-            return [natural[0::2], natural[1::2]]
-        if self.packed or self.layout == HALF or self.step == 1:
-            return [natural]
-        return [self._unzip_orders()[4]]
+class _Step:
+    """A run of pairs that are loaded, rotated and stored together: here, for the half layout and plain numbers."""
 
-    def _unzip_orders(self) -> tuple[list[int], list[int], list[int], list[int], list[int]]:
-        """Return the lane choices that part two vectors of interleaved pairs into lower and higher members, and back.
+    def __init__(self, context: Any, builder: Any, storage: int, first: int, width: int, partner: ir.Value) -> None:
+        self.context, self.builder, self.storage = context, builder, storage
+        self.first, self.width, self.partner = first, width, partner
+        self.tables: list[tuple[ir.Value, ir.Value]] = []
 
-        Choices stay inside the 128 bits of a register's lanes, where they cost least: that leaves the pairs in an
-        order of their own, the last list, in which cos and sin are put once per token. This way cos and sin
-        take half the registers that the other way takes (each cosine twice, members swapped within one vector):
-        measured on AVX2, 16 tokens of 32+8 heads x 128 in 6.3 against 7.0 us.
-        """
-        step = self.step
-        lane = min(16 // st.TABLE_ITEMSIZE[self.storage], step)
-        half = lane // 2
-        groups = range(0, step, lane)
-        even = [place + 2 * i for g in groups for place in (g, step + g) for i in range(half)]
-        odd = [choice + 1 for choice in even]
-        first = [choice for g in groups for i in range(half) for choice in (g + i, step + g + i)]
-        second = [choice + half for choice in first]
-        pairs = [place + i for g in groups for place in (g // 2, (step + g) // 2) for i in range(half)]
-        return even, odd, first, second, pairs
+    def load_tables(self, cos: ir.Value, sin: ir.Value) -> None:
+        """Load the step's cosines and sines, in the orders in which its vectors hold the pairs."""
+        itemsize, element = st.TABLE_ITEMSIZE[self.storage], st.table_element(self.storage)
+        c, s = (
+            st.load(self.builder, self.at(table, self.first * itemsize), element, self.width, itemsize)
+            for table in (cos, sin)
+        )
+        self.tables = [(self.pick(c, c, order), self.pick(s, s, order)) for order in self.orders()]
 
-    def _at(self, address: ir.Value, distance: int) -> ir.Value:
+    def rotate(self, head: ir.Value) -> None:
+        """Rotate the step's pairs in one head."""
+        rotated = []
+        for (low, high), (c, s) in zip(self.load(head), self.tables, strict=True):
+            new_low = self.builder.fsub(self.builder.fmul(low, c), self.builder.fmul(high, s))
+            new_high = self.builder.fadd(self.builder.fmul(low, s), self.builder.fmul(high, c))
+            rotated.append((new_low, new_high))
+        self.store(head, rotated)
+
+    def orders(self) -> list[list[int]]:
+        """Return, for each couple of vectors, which of the step's pairs its lanes hold."""
+        return [list(range(self.width))]
+
+    def load(self, head: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+        """Load couples of vectors: the lower and the higher members of the step's pairs."""
+        raise NotImplementedError
+
+    def store(self, head: ir.Value, rotated: list[tuple[ir.Value, ir.Value]]) -> None:
+        """Store such couples to where they were loaded from."""
+        raise NotImplementedError
+
+    def load_numbers(self, address: ir.Value, lanes: int) -> ir.Value:
+        return st.load_numbers(self.context, self.builder, self.storage, address, lanes)
+
+    def store_numbers(self, value: ir.Value, address: ir.Value) -> None:
+        st.store_numbers(self.context, self.builder, self.storage, value, address)
+
+    def at(self, address: ir.Value, distance: int) -> ir.Value:
         return self.builder.add(address, ir.Constant(_I64, distance))
 
-    def _pick(self, first: ir.Value, second: ir.Value, choices: list[int]) -> ir.Value:
+    def pick(self, first: ir.Value, second: ir.Value, choices: list[int]) -> ir.Value:
         """Choose lanes of two vectors, those of the second numbered after those of the first."""
         if first is second and choices == list(range(first.type.count)):
             return first
-        mask = ir.Constant(ir.VectorType(_I32, len(choices)), choices)
+        mask = ir.Constant(ir.VectorType(ir.IntType(32), len(choices)), choices)
         return self.builder.shuffle_vector(first, second, mask)
+
+
+class _Half(_Step):
+    """Pairs (i, i + rotary_dim / 2)."""
+
+    def addresses(self, head: ir.Value) -> tuple[ir.Value, ir.Value]:
+        low = self.at(head, self.first * st.ITEMSIZE[self.storage])
+        return low, self.builder.add(low, self.partner)
+
+    def load(self, head: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+        low, high = self.addresses(head)
+        return [(self.load_numbers(low, self.width), self.load_numbers(high, self.width))]
+
+    def store(self, head: ir.Value, rotated: list[tuple[ir.Value, ir.Value]]) -> None:
+        for value, address in zip(rotated[0], self.addresses(head), strict=True):
+            self.store_numbers(value, address)
+
+
+class _PackedHalf(_Half):
+    """The same in bfloat16, two channels to a 32-bit lane: couples of even and of odd channels."""
+
+    def orders(self) -> list[list[int]]:
+        return [list(range(0, self.width, 2)), list(range(1, self.width, 2))]
+
+    def load(self, head: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+        low, high = (
+            st.load_packed_bfloat16(self.builder, address, self.width // 2) for address in self.addresses(head)
+        )
+        return list(zip(low, high, strict=True))
+
+    def store(self, head: ir.Value, rotated: list[tuple[ir.Value, ir.Value]]) -> None:
+        for (even, odd), address in zip(zip(*rotated, strict=True), self.addresses(head), strict=True):
+            st.store_packed_bfloat16(self.builder, even, odd, address)
+
+
+class _Interleaved(_Step):
+    """Pairs (2i, 2i + 1)."""
+
+    def address(self, head: ir.Value) -> ir.Value:
+        return self.at(head, 2 * self.first * st.ITEMSIZE[self.storage])
+
+
+class _PackedInterleaved(_Interleaved):
+    """The same in bfloat16: a 32-bit lane holds a pair."""
+
+    def load(self, head: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+        return [st.load_packed_bfloat16(self.builder, self.address(head), self.width)]
+
+    def store(self, head: ir.Value, rotated: list[tuple[ir.Value, ir.Value]]) -> None:
+        st.store_packed_bfloat16(self.builder, *rotated[0], self.address(head))
+
+
+class _InOneRegister(_Interleaved):
+    """Few pairs: members change places within one vector, which then meets each cosine and sine twice."""
+
+    def load_tables(self, cos: ir.Value, sin: ir.Value) -> None:
+        super().load_tables(cos, sin)
+        c, s = self.tables[0]
+        twice = [lane // 2 for lane in range(2 * self.width)]
+        signed = [lane // 2 + (lane % 2) * self.width for lane in range(2 * self.width)]
+        self.tables = [(self.pick(c, c, twice), self.pick(self.builder.fneg(s), s, signed))]
+
+    def rotate(self, head: ir.Value) -> None:
+        (c, s) = self.tables[0]
+        pairs = self.load_numbers(self.address(head), 2 * self.width)
+        swapped = self.pick(pairs, pairs, [lane ^ 1 for lane in range(2 * self.width)])
+        rotated = self.builder.fadd(self.builder.fmul(pairs, c), self.builder.fmul(swapped, s))
+        self.store_numbers(rotated, self.address(head))
+
+
+class _Unzipped(_Interleaved):
+    """Many pairs: two vectors are parted into lower and higher members, and put together again.
+
+    Choices stay inside the 128 bits of a register's lanes, where they cost least. That leaves the pairs in an order of
+    its own, in which cos and sin are put once per token. This way the tables take half the registers that they take
+    with each entry doubled: measured on AVX2, 16 tokens of 32+8 heads x 128 in 6.3 against 7.0 us.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        lane = min(16 // st.TABLE_ITEMSIZE[self.storage], self.width)
+        half = lane // 2
+        places = [place for g in range(0, self.width, lane) for place in (g, self.width + g)]
+        self.pairs = [place // 2 + i for place in places for i in range(half)]
+        self.even = [place + 2 * i for place in places for i in range(half)]
+        self.odd = [choice + 1 for choice in self.even]
+        self.zip_first = [
+            c for g in range(0, self.width, lane) for i in range(half) for c in (g + i, self.width + g + i)
+        ]
+        self.zip_second = [choice + half for choice in self.zip_first]
+
+    def addresses(self, head: ir.Value) -> tuple[ir.Value, ir.Value]:
+        first = self.address(head)
+        return first, self.at(first, self.width * st.ITEMSIZE[self.storage])
+
+    def orders(self) -> list[list[int]]:
+        return [self.pairs]
+
+    def load(self, head: ir.Value) -> list[tuple[ir.Value, ir.Value]]:
+        first, second = (self.load_numbers(address, self.width) for address in self.addresses(head))
+        return [(self.pick(first, second, self.even), self.pick(first, second, self.odd))]
+
+    def store(self, head: ir.Value, rotated: list[tuple[ir.Value, ir.Value]]) -> None:
+        low, high = rotated[0]
+        first, second = self.addresses(head)
+        self.store_numbers(self.pick(low, high, self.zip_first), first)
+        self.store_numbers(self.pick(low, high, self.zip_second), second)

@@ -9,11 +9,15 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from .panel import INTERLEAVED, Panel
-from .storage import ITEMSIZE, TABLE_ITEMSIZE
+from .storage import F32, F64, ITEMSIZE, TABLE_ITEMSIZE, register_bytes
 
 # The widest panel is the row of a 256-channel head: walking the heads once, not twice for 64 pairs each, measured
 # 32 against 38 us for 64 tokens of 16+4 heads (AVX2).
 WIDEST = 128
+
+# NumPy's arrays start 16 bytes past a multiple of 64, so every second vector would lie across two cache lines. A panel
+# that begins there takes short steps up to the next multiple of a register, and whole registers from there on.
+NUMPY_STARTS = 16
 
 
 @intrinsic(prefer_literal=True)
@@ -37,38 +41,66 @@ def rotate_row(
     its rotary block in its first head. Strides are bytes from head to head.
     """
     code, shape = storage.literal_value, layout.literal_value
-    pair_bytes = ITEMSIZE[code] * (2 if shape == INTERLEAVED else 1)  # from a pair's first channel to the next pair's
     signature = types.void(storage, layout, *[types.int64] * 9)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        pairs, cos, sin, q, q_heads, q_stride, k, k_heads, k_stride = arguments[2:]
-        partner = builder.mul(pairs, _constant(ITEMSIZE[code]))
-
-        def rotate_panel(width: int, first: ir.Value) -> None:
-            table_bytes = builder.mul(first, _constant(TABLE_ITEMSIZE[code]))
-            head_bytes = builder.mul(first, _constant(pair_bytes))
-            q_panel, k_panel = builder.add(q, head_bytes), builder.add(k, head_bytes)
-            panel = Panel(context, builder, code, shape, width, partner)
-            panel.load_tables(builder.add(cos, table_bytes), builder.add(sin, table_bytes))
-            # One loop over the heads of q and k together: the panel's code stands only once.
-            with cgutils.for_range(builder, builder.add(q_heads, k_heads)) as loop:
-                in_q = builder.icmp_signed("<", loop.index, q_heads)
-                q_head = builder.add(q_panel, builder.mul(loop.index, q_stride))
-                k_head = builder.add(k_panel, builder.mul(builder.sub(loop.index, q_heads), k_stride))
-                panel.rotate(builder.select(in_q, q_head, k_head))
-
-        with cgutils.for_range(builder, builder.udiv(pairs, _constant(WIDEST))) as loop:
-            rotate_panel(WIDEST, builder.mul(loop.index, _constant(WIDEST)))
-        # What is left, one panel for each bit of its number; it starts where the higher bits end.
-        width = WIDEST // 2
-        while width:
-            asked = builder.and_(pairs, _constant(width))
-            with builder.if_then(builder.icmp_unsigned("!=", asked, _constant(0))):
-                rotate_panel(width, builder.and_(pairs, _constant(-2 * width)))
-            width //= 2
+        # A function of its own, not inlined: in the middle of the entry its loops would run out of registers.
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+        row = ir.Function(builder.module, kind, builder.module.get_unique_name("rotate_row"))
+        row.linkage = "internal"
+        row.attributes.add("noinline")
+        _write_row(context, ir.IRBuilder(row.append_basic_block()), code, shape, row.args)
+        builder.call(row, arguments[2:])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments: Any) -> None:
+    """Write the body of the function that rotates a row."""
+    pairs, cos, sin, q, q_heads, q_stride, k, k_heads, k_stride = arguments
+    pair_bytes = ITEMSIZE[storage] * (2 if layout == INTERLEAVED else 1)  # from a pair to the next
+    partner = builder.mul(pairs, _constant(ITEMSIZE[storage]))
+    register = register_bytes(context)
+    lead = (register - NUMPY_STARTS) // pair_bytes if register > NUMPY_STARTS and storage in (F32, F64) else 0
+    # Asked of q alone, which has most of the heads: either way is right wherever k lies.
+    start = builder.sub(q, _constant(NUMPY_STARTS))
+    bits = builder.or_(builder.or_(start, q_stride), partner)
+    as_usual = builder.icmp_unsigned("==", builder.and_(bits, _constant(register - 1)), _constant(0))
+
+    def rotate_panel(width: int, first: ir.Value) -> None:
+        if not lead or width * pair_bytes < 2 * register:
+            rotate_heads(width, first, 0)
+            return
+        with builder.if_else(as_usual) as (then, otherwise):
+            with then:
+                rotate_heads(width, first, lead)
+            with otherwise:
+                rotate_heads(width, first, 0)
+
+    def rotate_heads(width: int, first: ir.Value, lead: int) -> None:
+        table_bytes = builder.mul(first, _constant(TABLE_ITEMSIZE[storage]))
+        head_bytes = builder.mul(first, _constant(pair_bytes))
+        q_panel, k_panel = builder.add(q, head_bytes), builder.add(k, head_bytes)
+        panel = Panel(context, builder, storage, layout, width, partner, lead)
+        panel.load_tables(builder.add(cos, table_bytes), builder.add(sin, table_bytes))
+        # One loop over the heads of q and k together: the panel's code stands only once.
+        with cgutils.for_range(builder, builder.add(q_heads, k_heads)) as loop:
+            in_q = builder.icmp_signed("<", loop.index, q_heads)
+            q_head = builder.add(q_panel, builder.mul(loop.index, q_stride))
+            k_head = builder.add(k_panel, builder.mul(builder.sub(loop.index, q_heads), k_stride))
+            panel.rotate(builder.select(in_q, q_head, k_head))
+
+    with cgutils.for_range(builder, builder.udiv(pairs, _constant(WIDEST))) as loop:
+        rotate_panel(WIDEST, builder.mul(loop.index, _constant(WIDEST)))
+    # What is left, one panel for each bit of its number; it starts where the higher bits end.
+    width = WIDEST // 2
+    while width:
+        asked = builder.and_(pairs, _constant(width))
+        with builder.if_then(builder.icmp_unsigned("!=", asked, _constant(0))):
+            rotate_panel(width, builder.and_(pairs, _constant(-2 * width)))
+        width //= 2
+    builder.ret_void()
 
 
 def _constant(value: int) -> ir.Constant:

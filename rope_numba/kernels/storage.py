@@ -16,10 +16,6 @@ NAMES = ("f32", "f64", "f16", "bf16")
 ITEMSIZE = (4, 8, 2, 2)
 TABLE_ITEMSIZE = (4, 8, 4, 4)
 
-# Pairs that one step of a panel loads together: 64 bytes of each member, a whole vector register where those are
-# widest; LLVM takes two or four registers where they are narrower. bfloat16 packs two channels into a 32-bit lane.
-LANES = (16, 8, 16, 32)
-
 _I16, _I32, _FLOAT, _DOUBLE, _HALF = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.DoubleType(), ir.HalfType()
 
 
@@ -109,6 +105,14 @@ def round_to_bfloat16(builder: Any, value: ir.Value) -> ir.Value:
     rounded = builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
     is_nan = builder.fcmp_unordered("uno", value, value)
     return builder.select(is_nan, _constant(bits, 0x7FC00000), rounded)
+
+
+def register_bytes(context: Any) -> int:
+    """Return the size of the vector registers that code is made for."""
+    features = context.codegen().magic_tuple()[2].split(",")
+    if "+avx512f" in features and "+prefer-256-bit" not in features:
+        return 64
+    return 32 if "+avx2" in features else 16
 
 
 def has_half(context: Any) -> bool:
