@@ -89,22 +89,24 @@ def load_packed_bfloat16(builder: Any, address: ir.Value, lanes: int) -> tuple[i
 def store_packed_bfloat16(builder: Any, even: ir.Value, odd: ir.Value, address: ir.Value) -> None:
     """Round both vectors to bfloat16 and store them to even and odd places."""
     even, odd = round_to_bfloat16(builder, even), round_to_bfloat16(builder, odd)
-    low = builder.lshr(even, _constant(even, 16))
-    high = builder.and_(odd, _constant(odd, 0xFFFF0000))
-    store(builder, builder.or_(low, high), address, 2)
+    halves = vector(_I16, 2 * even.type.count)
+    low = builder.bitcast(builder.lshr(even, _constant(even, 16)), halves)
+    high = builder.bitcast(odd, halves)
+    choices = [lane + halves.count * (lane % 2) for lane in range(halves.count)]
+    both = builder.shuffle_vector(low, high, ir.Constant(vector(_I32, halves.count), choices))
+    store(builder, both, address, 2)
 
 
 def round_to_bfloat16(builder: Any, value: ir.Value) -> ir.Value:
     """Return float32 bits whose upper half is the bfloat16 nearest to value; the lower half is of no meaning.
 
     Adding just under half a unit of the last kept bit, plus that bit itself, carries exactly where rounding to
-    nearest, ties to even, rounds up. A NaN must not be carried into an infinity, so it is replaced.
+    nearest, ties to even, rounds up. That would carry a NaN whose lower half is all ones into another number. There is
+    none: a NaN that meets the rotation came from bfloat16, with a lower half of zeros, or was made by it, with zeros.
     """
     bits = _bits(builder, value)
     last_kept = builder.and_(builder.lshr(bits, _constant(bits, 16)), _constant(bits, 1))
-    rounded = builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
-    is_nan = builder.fcmp_unordered("uno", value, value)
-    return builder.select(is_nan, _constant(bits, 0x7FC00000), rounded)
+    return builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
 
 
 def register_bytes(context: Any) -> int:
