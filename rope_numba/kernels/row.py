@@ -44,11 +44,13 @@ def rotate_row(
     signature = types.void(storage, layout, *[types.int64] * 9)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        # A function of its own, not inlined: in the middle of the entry its loops would run out of registers.
+        # A function of its own, not inlined: in the middle of the entry its loops would run out of registers. Its stack
+        # is aligned, so that tables that found no register lie within cache lines.
         kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
         row = ir.Function(builder.module, kind, builder.module.get_unique_name("rotate_row"))
         row.linkage = "internal"
         row.attributes.add("noinline")
+        row.attributes.alignstack = register_bytes(context)
         _write_row(context, ir.IRBuilder(row.append_basic_block()), code, shape, row.args)
         builder.call(row, arguments[2:])
         return context.get_dummy_value()
@@ -69,7 +71,7 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
     as_usual = builder.icmp_unsigned("==", builder.and_(bits, _constant(register - 1)), _constant(0))
 
     def rotate_panel(width: int, first: ir.Value) -> None:
-        if not lead or width * pair_bytes < 2 * register:
+        if not lead or width * pair_bytes < 4 * register:
             rotate_heads(width, first, 0)
             return
         with builder.if_else(as_usual) as (then, otherwise):
