@@ -68,10 +68,12 @@ class Rope:
 
     __slots__ = (
         "_base",
+        "_end",
         "_kernels",
         "_serial16",
         "_serial32",
         "_tables",
+        "_token_axis",
         "_told",
         "backend",
         "frequencies",
@@ -97,6 +99,8 @@ class Rope:
     _serial32: Sequence[Any]  # their serial entries for float32, by number of axes
     _serial16: dict[np.dtype[Any], Sequence[Any]]  # and those for 16-bit types
     _told: int
+    _token_axis: int
+    _end: int  # positions below it need no second look
 
     def __init__(
         self,
@@ -157,6 +161,8 @@ class Rope:
             "_serial32": (),
             "_serial16": {},
             "_told": tell(HEAD_MAJOR if order == "htd" else 0, head_dim, offset),
+            "_token_axis": -3 if order == "thd" else -2,
+            "_end": arrays.FARTHEST if max_position is None else min(arrays.FARTHEST, int(max_position)),
         }
         for name, setting in own.items():
             object.__setattr__(self, name, setting)
@@ -306,10 +312,14 @@ class Rope:
         return rows[:, 0], rows[:, 1]
 
     def _now(self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, inverse: bool) -> Any:
-        tokens = 0
-        if offset is not None:
+        if offset is None:
+            return Rotation(self, self._places(positions, None, 0), inverse)(q, k)
+        if type(q) is not np.ndarray:
             arrays.storage_of("q", q)
-            tokens = q.shape[-3 if self.order == "thd" else -2] if q.ndim in (3, 4) else 1
+        tokens = q.shape[self._token_axis] if q.ndim > 2 else 1
+        # The way of a decode loop; whatever is not plainly right goes on to the careful reading of positions.
+        if type(offset) is int and positions is None and offset >= 0 and offset + tokens <= self._end:
+            return Rotation(self, (offset, offset + tokens), inverse)(q, k)
         return Rotation(self, self._places(positions, offset, tokens), inverse)(q, k)
 
     def _places(self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int) -> Places:
@@ -330,8 +340,9 @@ class Rope:
             frequencies = Frequencies(frequencies.inv_freq, 1.0 / frequencies.attention_factor)
             table = table_for(frequencies, dtype)
         else:
-            table = self._tables[dtype] = table_for(frequencies, dtype, self._tables.get(dtype))
-        rows = table.span(*places) if isinstance(places, tuple) else table.gather(places)
+            table = table_for(frequencies, dtype, self._tables.get(dtype))
+            self._tables[dtype] = table
+        rows = table.span(*places) if type(places) is tuple else table.gather(places)  # type: ignore[arg-type]
         if inverse:
             rows = rows.copy()
             np.negative(rows[:, :, 1], out=rows[:, :, 1])

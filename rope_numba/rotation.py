@@ -56,23 +56,19 @@ class Rotation:
     )
 
     def __init__(self, rope: Rope, places: Places, inverse: bool) -> None:
-        self.rope = rope
-        self._places, self._inverse = places, inverse
-        self.batch: int | None = None  # rows of a batch that positions were given for
+        self.rope, self._places, self._inverse = rope, places, inverse
         self._told = rope._told
-        if isinstance(places, tuple):
+        self.batch: int | None = None  # rows of a batch that positions were given for
+        if type(places) is tuple:
             self.tokens = places[1] - places[0]
         else:
-            self.tokens = places.shape[-1]
-            if places.ndim == 2:
-                self.batch = places.shape[0]
+            self.tokens = places.shape[-1]  # type: ignore[union-attr]
+            if places.ndim == 2:  # type: ignore[union-attr]
+                self.batch = places.shape[0]  # type: ignore[union-attr]
                 self._told |= PER_ROW
-        # The serial entries that a call for one token may take without asking how large it is.
-        self._serial32: Sequence[Any] = ()
-        self._serial16: Mapping[np.dtype[Any], Sequence[Any]] = {}
-        self._use_entries()
         self._rows32: Rows = rope._rows(places, FLOAT32, inverse)
         self._rows64: Rows | None = None  # made when the first float64 array comes
+        self._use_entries()
 
     @overload
     def __call__(self, q: Array, k: None = None) -> Array: ...
@@ -132,6 +128,9 @@ class Rotation:
         return f"{self.rope!r}.at({where})"
 
     def _use_entries(self) -> None:
+        """Set the serial entries that a call may take without asking how large it is: those of a single token."""
+        self._serial32: Sequence[Any] = ()
+        self._serial16: Mapping[np.dtype[Any], Sequence[Any]] = {}
         if self.tokens == 1 and self.batch is None:
             self._serial32, self._serial16 = self.rope._serial32, self.rope._serial16
 
