@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from . import frequencies, reference
+    from .apply import apply_rope
     from .frequencies import Frequencies
-    from .rope import Rope, Rotation, apply_rope
+    from .rope import Rope, Rotation
 
 __version__ = "0.1.0"
 
@@ -19,7 +20,7 @@ _HOMES = {
     "Frequencies": "frequencies",
     "Rope": "rope",
     "Rotation": "rope",
-    "apply_rope": "rope",
+    "apply_rope": "apply",
     "frequencies": "",
     "reference": "",
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,15 +9,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import arrays
-from .frequencies import Frequencies, default, even_width, positive, whole
-from .kernels.told import HEAD_MAJOR, WIDEST_HEAD, tell
+from .frequencies import Frequencies, whole
+from .kernels.told import HEAD_MAJOR, tell
 from .rotation import FLOAT32, Array, KeyArray, Places, Rotation
+from .settings import checked
 from .tables import Rows, Table, table_for
 
 if TYPE_CHECKING:
     from .kernels.launch import Kernels
 
-__all__ = ["Rope", "Rotation", "apply_rope"]
+__all__ = ["Rope", "Rotation"]
 
 
 class Rope:
@@ -115,57 +115,19 @@ class Rope:
         max_position: int | None = None,
         backend: str = "numba",
     ) -> None:
-        head_dim = whole("head_dim", head_dim)
-        if not 2 <= head_dim <= WIDEST_HEAD:
-            raise ValueError(f"head_dim is {head_dim}; expected 2 to {WIDEST_HEAD} channels")
-        base = None
-        if frequencies is None:
-            if rotary_dim is None and head_dim % 2:
-                raise ValueError(f"head_dim is {head_dim}; expected an even number, or rotary_dim to be given")
-            width = even_width("rotary_dim", head_dim if rotary_dim is None else rotary_dim)
-            base = positive("theta", theta)
-            frequencies = default(width, base)
-        elif not isinstance(frequencies, Frequencies):
-            raise TypeError(f"frequencies is {frequencies!r}; expected a rope_numba.Frequencies")
-        elif theta != 10_000.0:
-            raise ValueError(f"theta is {theta}; expected it left out where frequencies are given")
-        width = 2 * frequencies.pairs
-        if rotary_dim is not None and whole("rotary_dim", rotary_dim) != width:
-            raise ValueError(f"rotary_dim is {rotary_dim}; expected {width}, twice the number of frequencies")
-        offset = whole("rotary_offset", rotary_offset)
-        if offset < 0 or offset + width > head_dim:
-            raise ValueError(
-                f"rotary_offset is {offset} and rotary_dim {width}; expected them to lie in head_dim, {head_dim}"
-            )
-        if max_position is not None and whole("max_position", max_position) < 1:
-            raise ValueError(f"max_position is {max_position}; expected 1 or more, or None")
-        for name, value, choices in (
-            ("layout", layout, ("interleaved", "half")),
-            ("order", order, ("thd", "htd")),
-            ("backend", backend, ("numba", "numpy")),
-        ):
-            if value not in choices:
-                raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}")
-        own = {
-            "head_dim": head_dim,
-            "rotary_dim": width,
-            "rotary_offset": offset,
-            "layout": layout,
-            "order": order,
-            "frequencies": frequencies,
-            "max_position": None if max_position is None else int(max_position),
-            "backend": backend,
-            "_base": base,
+        own = checked(head_dim, theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend) | {
             "_tables": {},
             "_kernels": {},
             "_serial32": (),
             "_serial16": {},
-            "_told": tell(HEAD_MAJOR if order == "htd" else 0, head_dim, offset),
-            "_token_axis": -3 if order == "thd" else -2,
-            "_end": arrays.FARTHEST if max_position is None else min(arrays.FARTHEST, int(max_position)),
         }
         for name, setting in own.items():
             object.__setattr__(self, name, setting)
+        last = arrays.FARTHEST if max_position is None else min(arrays.FARTHEST, max_position)
+        object.__setattr__(self, "_end", last)
+        object.__setattr__(self, "_token_axis", -3 if order == "thd" else -2)
+        flags = HEAD_MAJOR if order == "htd" else 0
+        object.__setattr__(self, "_told", tell(flags, self.head_dim, self.rotary_offset))
 
     @overload
     def __call__(
@@ -419,81 +381,3 @@ def _unpickled(arguments: dict[str, Any], base: float | None) -> Rope:
     rope = Rope(**arguments)
     object.__setattr__(rope, "_base", base)
     return rope
-
-
-@overload
-def apply_rope(
-    q: Array,
-    k: None = None,
-    *,
-    positions: ArrayLike | None = ...,
-    offset: ArrayLike | None = ...,
-    theta: float = ...,
-    rotary_dim: int | None = ...,
-    rotary_offset: int = ...,
-    layout: str = ...,
-    order: str = ...,
-    frequencies: Frequencies | None = ...,
-    max_position: int | None = ...,
-    backend: str = ...,
-) -> Array: ...
-
-
-@overload
-def apply_rope(
-    q: Array,
-    k: KeyArray,
-    *,
-    positions: ArrayLike | None = ...,
-    offset: ArrayLike | None = ...,
-    theta: float = ...,
-    rotary_dim: int | None = ...,
-    rotary_offset: int = ...,
-    layout: str = ...,
-    order: str = ...,
-    frequencies: Frequencies | None = ...,
-    max_position: int | None = ...,
-    backend: str = ...,
-) -> tuple[Array, KeyArray]: ...
-
-
-def apply_rope(
-    q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, **settings: Any
-) -> Any:
-    """Rotate q, and k if given, in place, by a `Rope` of q's head_dim and the given settings: the one-shot form.
-
-    Parameters
-    ----------
-    q, k : array
-        As for calling a `Rope`.
-    positions, offset
-        As for calling a `Rope`.
-    theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend
-        As for making a `Rope`.
-
-    Returns
-    -------
-    q, or (q, k)
-        The same arrays.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As a `Rope` does.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> import rope_numba as rn
-    >>> q, k = np.ones((1, 9, 64), np.float32), np.ones((1, 3, 64), np.float32)
-    >>> q, k = rn.apply_rope(q, k, offset=7, theta=10_000.0, layout="half")
-    """
-    arrays.storage_of("q", q)
-    if q.ndim < 2:
-        raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
-    return _rope_of(q.shape[-1], **settings)(q, k, positions=positions, offset=offset)
-
-
-@functools.lru_cache(maxsize=64)
-def _rope_of(head_dim: int, **settings: Any) -> Rope:
-    return Rope(head_dim, **settings)

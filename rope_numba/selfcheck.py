@@ -57,8 +57,8 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def compare(dtype: str, layout: str) -> tuple[int, list[str]]:
-    """Rotate the same arrays by the kernels and by NumPy.
+def compare(dtype: str, layout: str, *, large: bool = True) -> tuple[int, list[str]]:
+    """Rotate the same arrays by the kernels and by NumPy; large ones too, which take the parallel kernels.
 
     Returns
     -------
@@ -76,11 +76,10 @@ def compare(dtype: str, layout: str) -> tuple[int, list[str]]:
             layout=layout,
             order=order,
         )
-        # 7 tokens in every arrangement; then enough of them for several threads.
-        for tokens, arrangement, where in (
-            *((7, arrangement, where) for arrangement in ("apart", "packed", "reversed") for where in PLACES),
-            (1 + 2**18 // (5 * head_dim), "apart", {"offset": 777}),
-        ):
+        kinds = [(7, arrangement, where) for arrangement in ("apart", "packed", "reversed") for where in PLACES]
+        if large:
+            kinds.append((1 + 2**18 // (5 * head_dim), "apart", {"offset": 777}))
+        for tokens, arrangement, where in kinds:
             memory = _random(rng, dtype, (tokens, 10, head_dim))
             mine, numpys = memory.copy(), memory.copy()
             _rotate(rope, dtype, _views(mine, arrangement, order), where)

@@ -1,0 +1,93 @@
+"""`apply_rope`: the one-shot form."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, overload
+
+from numpy.typing import ArrayLike
+
+from . import arrays
+from .frequencies import Frequencies
+from .rope import Rope
+from .rotation import Array, KeyArray
+
+__all__ = ["apply_rope"]
+
+
+@overload
+def apply_rope(
+    q: Array,
+    k: None = None,
+    *,
+    positions: ArrayLike | None = ...,
+    offset: ArrayLike | None = ...,
+    theta: float = ...,
+    rotary_dim: int | None = ...,
+    rotary_offset: int = ...,
+    layout: str = ...,
+    order: str = ...,
+    frequencies: Frequencies | None = ...,
+    max_position: int | None = ...,
+    backend: str = ...,
+) -> Array: ...
+
+
+@overload
+def apply_rope(
+    q: Array,
+    k: KeyArray,
+    *,
+    positions: ArrayLike | None = ...,
+    offset: ArrayLike | None = ...,
+    theta: float = ...,
+    rotary_dim: int | None = ...,
+    rotary_offset: int = ...,
+    layout: str = ...,
+    order: str = ...,
+    frequencies: Frequencies | None = ...,
+    max_position: int | None = ...,
+    backend: str = ...,
+) -> tuple[Array, KeyArray]: ...
+
+
+def apply_rope(
+    q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, **settings: Any
+) -> Any:
+    """Rotate q, and k if given, in place, by a `Rope` of q's head_dim and the given settings: the one-shot form.
+
+    Parameters
+    ----------
+    q, k : array
+        As for calling a `Rope`.
+    positions, offset
+        As for calling a `Rope`.
+    theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend
+        As for making a `Rope`.
+
+    Returns
+    -------
+    q, or (q, k)
+        The same arrays.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As a `Rope` does.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rope_numba as rn
+    >>> q, k = np.ones((1, 9, 64), np.float32), np.ones((1, 3, 64), np.float32)
+    >>> q, k = rn.apply_rope(q, k, offset=7, theta=10_000.0, layout="half")
+    """
+    arrays.storage_of("q", q)
+    if q.ndim < 2:
+        raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
+    return _rope_of(q.shape[-1], **settings)(q, k, positions=positions, offset=offset)
+
+
+@functools.lru_cache(maxsize=64)
+def _rope_of(head_dim: int, **settings: Any) -> Rope:
+    return Rope(head_dim, **settings)

@@ -1,0 +1,67 @@
+"""The arguments of a `Rope`, checked."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .frequencies import Frequencies, default, even_width, positive, whole
+from .kernels.told import WIDEST_HEAD
+
+__all__ = ["checked"]
+
+
+def checked(
+    head_dim: int,
+    theta: float,
+    rotary_dim: int | None,
+    rotary_offset: int,
+    layout: str,
+    order: str,
+    frequencies: Frequencies | None,
+    max_position: int | None,
+    backend: str,
+) -> dict[str, Any]:
+    """Return what a `Rope` keeps of its arguments, or raise if one is of another kind or outside its range."""
+    head_dim = whole("head_dim", head_dim)
+    if not 2 <= head_dim <= WIDEST_HEAD:
+        raise ValueError(f"head_dim is {head_dim}; expected 2 to {WIDEST_HEAD} channels")
+    if frequencies is None:
+        if rotary_dim is None and head_dim % 2:
+            raise ValueError(f"head_dim is {head_dim}; expected an even number, or rotary_dim to be given")
+        width = even_width("rotary_dim", head_dim if rotary_dim is None else rotary_dim)
+        base = positive("theta", theta)
+    elif not isinstance(frequencies, Frequencies):
+        raise TypeError(f"frequencies is {frequencies!r}; expected a rope_numba.Frequencies")
+    elif theta != 10_000.0:
+        raise ValueError(f"theta is {theta}; expected it left out where frequencies are given")
+    else:
+        width, base = 2 * frequencies.pairs, None
+        if rotary_dim is not None and whole("rotary_dim", rotary_dim) != width:
+            raise ValueError(f"rotary_dim is {rotary_dim}; expected {width}, twice the number of frequencies")
+    offset = whole("rotary_offset", rotary_offset)
+    if offset < 0 or offset + width > head_dim:
+        raise ValueError(
+            f"rotary_offset is {offset} and rotary_dim {width}; expected them to lie in head_dim, {head_dim}"
+        )
+    if frequencies is None:
+        frequencies = default(width, theta)
+    if max_position is not None and whole("max_position", max_position) < 1:
+        raise ValueError(f"max_position is {max_position}; expected 1 or more, or None")
+    for name, value, choices in (
+        ("layout", layout, ("interleaved", "half")),
+        ("order", order, ("thd", "htd")),
+        ("backend", backend, ("numba", "numpy")),
+    ):
+        if value not in choices:
+            raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}")
+    return {
+        "head_dim": head_dim,
+        "rotary_dim": width,
+        "rotary_offset": offset,
+        "layout": layout,
+        "order": order,
+        "frequencies": frequencies,
+        "max_position": None if max_position is None else int(max_position),
+        "backend": backend,
+        "_base": base,  # theta, if the frequencies were made from it
+    }

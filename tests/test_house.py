@@ -1,0 +1,132 @@
+"""The house: which module may import which, and what an import costs."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rope_numba
+
+PACKAGE = Path(rope_numba.__file__).parent
+
+# For each module, the modules of the package that it may import when it is loaded.
+ARROWS: dict[str, set[str]] = {
+    "__init__": set(),
+    "__main__": set(),
+    "arrays": set(),
+    "exact": set(),
+    "frequencies": set(),
+    "tables": {"exact", "frequencies"},
+    "reference": {"arrays"},
+    "rotation": {"arrays", "reference", "tables", "kernels.told"},
+    "settings": {"frequencies", "kernels.told"},
+    "rope": {"arrays", "frequencies", "rotation", "settings", "tables", "kernels.told"},
+    "apply": {"arrays", "frequencies", "rope", "rotation"},
+    "selfcheck": {"__init__", "reference", "rope"},
+    "kernels.__init__": set(),
+    "kernels.told": set(),
+    "kernels.compile": set(),
+    "kernels.geometry": set(),
+    "kernels.storage": set(),
+    "kernels.panel": {"kernels.storage"},
+    "kernels.row": {"kernels.panel", "kernels.storage"},
+    "kernels.entry": {
+        "kernels.compile",
+        "kernels.geometry",
+        "kernels.panel",
+        "kernels.row",
+        "kernels.storage",
+        "kernels.told",
+    },
+    "kernels.launch": {"kernels.entry", "kernels.panel", "kernels.storage", "kernels.told"},
+}
+# Third-party modules that only these may import when they are loaded.
+ONLY = {
+    "numba": {name for name in ARROWS if name.startswith("kernels.")} - {"kernels.__init__", "kernels.told"},
+    "llvmlite": {"kernels.storage", "kernels.panel", "kernels.row"},
+}
+
+
+def module_name(path: Path) -> str:
+    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+
+
+def loaded_imports(path: Path) -> tuple[set[str], set[str]]:
+    """Return the package's modules and the other packages that a file imports at its top level."""
+    own: set[str] = set()
+    others: set[str] = set()
+    here = module_name(path).split(".")[:-1]
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.Import):
+            others |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            others.add((node.module or "").split(".")[0])
+        elif isinstance(node, ast.ImportFrom):
+            base = here[: len(here) - node.level + 1]
+            for name in [node.module] if node.module else [alias.name for alias in node.names]:
+                candidate = ".".join([*base, *str(name).split(".")])
+                known = candidate in ARROWS or f"{candidate}.__init__" in ARROWS
+                own.add(candidate if known else "__init__")
+    return own, others
+
+
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_imports_follow_the_arrows(path: Path) -> None:
+    own, others = loaded_imports(path)
+    name = module_name(path)
+    assert name in ARROWS, "a new room: give it its arrows here, and its place in the README's picture of the house"
+    assert own <= ARROWS[name]
+    for package, allowed in ONLY.items():
+        assert package not in others or name in allowed
+
+
+def test_every_arrow_of_the_house_leads_to_a_file() -> None:
+    assert {module_name(path) for path in FILES} == set(ARROWS)
+
+
+@pytest.mark.parametrize("path", FILES, ids=module_name)
+def test_no_file_is_too_long_to_read(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 400
+
+
+def imported(code: str) -> set[str]:
+    """Return the modules that are loaded after running some code in a fresh process."""
+    program = f"{code}\nimport sys, json; print(json.dumps(sorted(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    return set(json.loads(done.stdout))
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import rope_numba",
+        "import rope_numba as rn; rn.Rope(64); rn.frequencies.default(8)",
+        "import rope_numba as rn; rn.Rope(64).at(offset=3, tokens=5)",
+        "import rope_numba as rn, numpy as np; rn.Rope(2, backend='numpy')(np.ones((1, 2)), offset=1)",
+    ],
+)
+def test_nothing_heavy_is_imported_before_the_first_kernel(code: str) -> None:
+    loaded = imported(code)
+    assert "rope_numba" in loaded
+    for heavy in ("numba", "llvmlite", "ml_dtypes", "scipy", "torch", "gguf", "rope_numba.kernels.launch"):
+        assert heavy not in loaded
+
+
+def test_importing_the_package_itself_loads_not_even_its_rooms() -> None:
+    assert "rope_numba.rope" not in imported("import rope_numba")
+
+
+def test_every_public_name_is_there_and_no_other_is_promised() -> None:
+    for name in rope_numba.__all__:
+        assert getattr(rope_numba, name) is not None
+    assert dir(rope_numba) == sorted(rope_numba.__all__)
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        rope_numba.nothing  # type: ignore[attr-defined]  # noqa: B018

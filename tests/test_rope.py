@@ -1,0 +1,150 @@
+"""`Rope` and `Rotation` as objects: immutable, equal by value, small, and the same however they are used."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+
+import numpy as np
+import pytest
+from helpers import DTYPES, assert_same_bits, normal
+
+import rope_numba as rn
+
+
+def test_ropes_are_equal_by_value() -> None:
+    assert rn.Rope(64) == rn.Rope(64, theta=10_000.0, rotary_dim=64)
+    assert hash(rn.Rope(64)) == hash(rn.Rope(64, theta=10_000))
+    assert rn.Rope(64) == rn.Rope(64, frequencies=rn.frequencies.default(64))
+    assert rn.Rope(64) != 64
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"head_dim": 128},
+        {"theta": 10_001.0},
+        {"rotary_dim": 32},
+        {"layout": "half"},
+        {"order": "htd"},
+        {"max_position": 10},
+        {"backend": "numpy"},
+        {"frequencies": rn.Frequencies(rn.frequencies.default(64).inv_freq, 1.5)},
+    ],
+)
+def test_a_rope_with_another_setting_is_another(other: dict[str, object]) -> None:
+    changed = rn.Rope(**{"head_dim": 64, **other})  # type: ignore[arg-type]
+    assert changed != rn.Rope(64)
+    assert len({changed, rn.Rope(64), rn.Rope(64)}) == 2
+
+
+def test_ropes_with_another_offset_differ() -> None:
+    assert rn.Rope(64, rotary_dim=32) != rn.Rope(64, rotary_dim=32, rotary_offset=32)
+
+
+@pytest.mark.parametrize(
+    "rope",
+    [
+        rn.Rope(128, theta=500_000.0, layout="half"),
+        rn.Rope(576, rotary_dim=64, rotary_offset=512, order="htd", max_position=4096, backend="numpy"),
+        rn.Rope(512, frequencies=rn.Frequencies(rn.frequencies.default(512).inv_freq, 1.2)),
+    ],
+)
+def test_a_pickle_is_small_and_comes_back_equal(rope: rn.Rope) -> None:
+    rope.at(offset=0, tokens=1000)  # tables do not travel
+    data = pickle.dumps(rope)
+    assert len(data) < 8 << 10
+    back = pickle.loads(data)
+    assert back == rope
+    assert hash(back) == hash(rope)
+    assert repr(back) == repr(rope)
+    assert copy.deepcopy(rope) == rope
+
+
+def test_a_rope_cannot_be_changed() -> None:
+    rope = rn.Rope(64)
+    for name in ("head_dim", "layout", "anything"):
+        with pytest.raises(AttributeError, match="a Rope cannot be changed"):
+            setattr(rope, name, 128)
+    with pytest.raises(AttributeError, match="a Rope cannot be changed"):
+        del rope.layout
+    with pytest.raises(ValueError, match="read-only"):
+        rope.frequencies.inv_freq[0] = 2.0
+    assert rope == rn.Rope(64)
+
+
+def test_frequencies_do_not_follow_the_array_they_came_from() -> None:
+    given = np.array([1.0, 0.5])
+    frequencies = rn.Frequencies(given)
+    given[0] = 7.0
+    assert frequencies == rn.Frequencies([1.0, 0.5])
+
+
+def test_repr_tells_what_matters() -> None:
+    rope = rn.Rope(128, theta=500_000.0)
+    assert repr(rope) == "Rope(head_dim=128, theta=500000.0, layout='interleaved', order='thd')"
+    rope = rn.Rope(64, rotary_dim=32, rotary_offset=8, layout="half", max_position=99, backend="numpy")
+    assert repr(rope) == (
+        "Rope(head_dim=64, theta=10000.0, rotary_dim=32, rotary_offset=8, layout='half', order='thd', "
+        "max_position=99, backend='numpy')"
+    )
+    ready = rn.Rope(4, frequencies=rn.Frequencies([1.0, 0.25], 1.5))
+    assert "frequencies=<1 to 0.25, attention_factor=1.5>" in repr(ready)
+    assert repr(rn.Rope(2).at(offset=7, tokens=3)).endswith(".at(offset=7, tokens=3)")
+    assert repr(rn.Rope(2).at(positions=[[3, 1]])).endswith(".at(positions=<1 x 2>)")
+
+
+def test_a_step_is_the_same_as_the_call_in_every_layer_and_dtype() -> None:
+    rope = rn.Rope(64, layout="half")
+    step = rope.at(positions=[3, 99, 4])
+    for dtype in (*DTYPES, *DTYPES):  # each twice: the first call of a dtype takes another way than the next
+        q, k = normal((3, 4, 64), dtype), normal((3, 2, 64), dtype, seed=1)
+        expected_q, expected_k = q.copy(), k.copy()
+        rope(expected_q, expected_k, positions=[3, 99, 4])
+        step(q, k)
+        assert_same_bits(q, expected_q)
+        assert_same_bits(k, expected_k)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_a_decode_step_is_the_same_first_and_later(dtype: str) -> None:
+    rope = rn.Rope(64)
+    step = rope.at(offset=12, tokens=1)
+    results = []
+    for _ in range(3):
+        q, k = normal((1, 4, 64), dtype), normal((1, 2, 64), dtype, seed=1)
+        step(q, k)
+        results.append((q, k))
+    alone = normal((1, 4, 64), dtype)
+    step(alone)
+    for q, k in results:
+        assert_same_bits(q, results[0][0])
+        assert_same_bits(k, results[0][1])
+        assert_same_bits(q, alone)
+
+
+def test_apply_rope_is_a_rope_made_and_called() -> None:
+    q, k = normal((3, 4, 64)), normal((3, 2, 64), seed=1)
+    expected_q, expected_k = q.copy(), k.copy()
+    settings = {"theta": 500_000.0, "layout": "half", "rotary_dim": 32, "rotary_offset": 16}
+    rn.Rope(64, **settings)(expected_q, expected_k, offset=9)  # type: ignore[arg-type]
+    rn.apply_rope(q, k, offset=9, **settings)  # type: ignore[call-overload]
+    assert_same_bits(q, expected_q)
+    assert_same_bits(k, expected_k)
+
+
+def test_frequencies_are_scalar_powers() -> None:
+    import math
+
+    made = rn.frequencies.default(128, 500_000.0).inv_freq
+    assert made.tolist() == [math.pow(500_000.0, -2.0 * i / 128) for i in range(64)]
+    # Printed values from the specification of the scheme, to their last digit.
+    assert f"{rn.frequencies.default(128).inv_freq[1]:.12e}" == "8.659643233601e-01"
+    assert f"{rn.frequencies.default(128).inv_freq[63]:.12e}" == "1.154781984689e-04"
+    assert f"{made[63]:.12e}" == "2.455140791132e-06"
+
+
+def test_positive_positions_turn_towards_the_second_channel() -> None:
+    q = np.array([[1.0, 0.0]])
+    rn.Rope(2)(q, offset=1)
+    np.testing.assert_allclose(q, [[np.cos(1.0), np.sin(1.0)]], rtol=1e-15)

@@ -1,0 +1,190 @@
+"""Rows of cosines and sines: exact, shared, bounded and independent of how they were asked for."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import mpmath
+import numpy as np
+import pytest
+from helpers import assert_same_bits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import rope_numba as rn
+from rope_numba import exact, tables
+from rope_numba.rotation import FLOAT32, FLOAT64
+
+
+@pytest.fixture(autouse=True)
+def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give each test tables of its own."""
+    monkeypatch.setattr(tables, "_tables", {})
+
+
+def nearest_float32(function: Any, angle: float, factor: float) -> np.float32:
+    """Return factor * function(angle), rounded once to float32, by mpmath."""
+    with mpmath.workprec(300):
+        value = mpmath.mpf(factor) * function(mpmath.mpf(angle))
+    with mpmath.workprec(24):
+        return np.float32(float(+value))
+
+
+@pytest.mark.parametrize("factor", [1.0, 1.1902380714238083])
+@pytest.mark.parametrize("position", [0, 1, 4095, 131_072, 10_000_000, -777, 2**53])
+def test_float32_rows_hold_the_nearest_float32(position: int, factor: float) -> None:
+    frequencies = rn.Frequencies(rn.frequencies.default(128, 500_000.0).inv_freq, factor)
+    row = tables.table_for(frequencies, FLOAT32).span(position, position + 1)[0, 0]
+    for pair, frequency in enumerate(frequencies.inv_freq.tolist()):
+        angle = position * frequency  # one float64 product
+        assert row[0, pair] == nearest_float32(mpmath.cos, angle, factor)
+        assert row[1, pair] == nearest_float32(mpmath.sin, angle, factor)
+
+
+@pytest.mark.parametrize("position", [0, 1, 4095, 131_072, 10_000_000, -777])
+def test_float64_rows_are_within_a_unit_of_the_last_place(position: int) -> None:
+    frequencies = rn.frequencies.default(128)
+    row = tables.table_for(frequencies, FLOAT64).span(position, position + 1)[0, 0]
+    for pair, frequency in enumerate(frequencies.inv_freq.tolist()):
+        with mpmath.workprec(200):
+            angle = mpmath.mpf(position * frequency)
+            for got, true in ((row[0, pair], mpmath.cos(angle)), (row[1, pair], mpmath.sin(angle))):
+                assert abs(mpmath.mpf(float(got)) - true) <= np.spacing(abs(float(true)))
+
+
+@settings(max_examples=300)
+@given(
+    angle=st.floats(-(2.0**53), 2.0**53) | st.floats(-10, 10) | st.floats(-1e-30, 1e-30),
+    factor=st.sampled_from([1.0, 1.1386294361119891, 0.3, 1e-30, 1e30]),
+    function=st.sampled_from(["cos", "sin"]),
+)
+def test_exact_rounding_is_mpmaths(angle: float, factor: float, function: str) -> None:
+    with mpmath.workprec(600):
+        value = mpmath.mpf(factor) * getattr(mpmath, function)(mpmath.mpf(angle))
+        unit = mpmath.mpf(2) ** (max(mpmath.floor(mpmath.log(abs(value), 2)) if value else -126, -126) - 23)
+        expected = float(mpmath.nint(value / unit) * unit)
+    assert exact.rounded_to_float32(function, angle, factor) == expected
+
+
+def test_exact_rounding_breaks_ties_to_even() -> None:
+    # cos(0) is 1, so the magnitude itself is rounded: halfway between two float32, both ways.
+    assert exact.rounded_to_float32("cos", 0.0, 1.0 + 2.0**-24) == 1.0
+    assert exact.rounded_to_float32("cos", 0.0, 1.0 + 3 * 2.0**-24) == 1.0 + 2.0**-22
+    assert exact.rounded_to_float32("sin", 0.0, 1.5) == 0.0
+
+
+def test_undecided_entries_are_rounded_exactly() -> None:
+    # Search for an angle whose float64 cosine is so near to the middle of two float32 that its last bits decide, by
+    # bisection on the angle; then spoil the last bits, as another processor may, and see that it makes no difference.
+    middle = float(np.float32(0.7)) + 2.0**-25
+    angle = float(mpmath.acos(mpmath.mpf(middle)))
+    frequencies = rn.Frequencies([angle])
+    true = nearest_float32(mpmath.cos, angle, 1.0)
+    for units in range(-3, 4):
+        values = np.array([[np.cos(angle) + units * 2.0**-53]])
+        rounded = values.astype(np.float32)
+        tables._settle(rounded, values, "cos", np.array([[angle]]), frequencies)
+        assert rounded[0, 0] == true
+
+
+@settings(max_examples=60)
+@given(
+    start=st.integers(-300, 300) | st.integers(0, 2**30) | st.integers(131_000, 131_200),
+    length=st.integers(1, 200),
+)
+def test_a_rows_bits_depend_on_its_position_alone(start: int, length: int) -> None:
+    frequencies = rn.frequencies.default(128)
+    table = tables.table_for(frequencies, FLOAT32)
+    span = table.span(start, start + length)
+    positions = np.arange(start, start + length)
+    shuffled = np.random.default_rng(0).permutation(positions)
+    assert_same_bits(span[0], tables.compute(positions, frequencies, FLOAT32))
+    assert_same_bits(table.gather(shuffled)[0], span[0, shuffled - start])
+
+
+def test_consecutive_positions_are_a_view_of_one_table() -> None:
+    first = rn.Rope(128).at(offset=100, tokens=50)
+    second = rn.Rope(128, layout="half", order="htd").at(positions=np.arange(120, 130))
+    assert np.shares_memory(first._rows32, second._rows32)
+
+
+def test_other_frequencies_magnitudes_and_types_have_tables_of_their_own() -> None:
+    base = rn.frequencies.default(64)
+    made = {
+        id(tables.table_for(frequencies, dtype))
+        for frequencies in (base, rn.frequencies.default(64, 500_000.0), rn.Frequencies(base.inv_freq, 1.5))
+        for dtype in (FLOAT32, FLOAT64)
+    }
+    assert len(made) == 6
+    assert tables.table_for(rn.frequencies.default(64), FLOAT32) is tables.table_for(base, FLOAT32)
+
+
+def test_decoding_past_the_reserve_computes_a_block_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    calls: list[int] = []
+    compute = tables.compute
+
+    def counted(positions: NDArray[np.int64], frequencies: rn.Frequencies, dtype: Any) -> Any:
+        calls.append(len(positions))
+        return compute(positions, frequencies, dtype)
+
+    monkeypatch.setattr(tables, "compute", counted)
+    first = 10_000_000 // tables.BLOCK * tables.BLOCK
+    for position in range(first, first + 3 * tables.BLOCK):
+        table.span(position, position + 1)
+    assert calls == [tables.BLOCK] * 3
+
+
+def test_tables_stay_under_their_bounds_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "TOTAL_BYTES", 3 << 20)
+    ropes = [rn.Rope(128, theta=10_000.0 + n) for n in range(10)]
+    held = ropes[0].at(offset=0, tokens=1000)
+    rows = held._rows32.copy()
+    for rope in ropes:
+        rope.at(offset=0, tokens=2000)  # 1 MB of rows
+        assert sum(table.bytes for table in tables._tables.values()) <= 3 << 20
+    thetas = {round(float(table.frequencies.inv_freq[1] ** -64.0)) for table in tables._tables.values()}
+    assert thetas == {10_007, 10_008, 10_009}
+    assert_same_bits(held._rows32, rows)  # a dropped table's rows stay with whoever holds them
+    assert_same_bits(ropes[0].at(offset=0, tokens=1000)._rows32, rows)  # and are made anew, the same
+
+
+def test_a_rope_per_request_does_not_grow_the_cache_without_end() -> None:
+    for n in range(100):
+        rn.Rope(64, theta=10_000.0 + n).at(offset=5, tokens=1)
+    assert len(tables._tables) <= tables.MOST_TABLES
+
+
+def test_threads_that_fill_a_table_together_see_whole_rows() -> None:
+    frequencies = rn.frequencies.default(128, 77_777.0)
+    expected = tables.compute(np.arange(20_000), frequencies, FLOAT32)
+    table = tables.table_for(frequencies, FLOAT32)
+    wrong: list[int] = []
+    barrier = threading.Barrier(8)
+
+    def read(seed: int) -> None:
+        rng = np.random.default_rng(seed)
+        barrier.wait()
+        for start in rng.integers(0, 19_900, 60).tolist():
+            if not np.array_equal(table.span(start, start + 100)[0], expected[start : start + 100]):
+                wrong.append(start)
+
+    threads = [threading.Thread(target=read, args=(seed,)) for seed in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+def test_tables_of_a_rope_are_read_only_and_right() -> None:
+    cos, sin = rn.Rope(8, theta=100.0).tables(3)
+    assert cos.shape == sin.shape == (3, 4)
+    assert cos.dtype == np.float32
+    assert not cos.flags.writeable
+    assert not sin.flags.writeable
+    assert cos[2, 1] == nearest_float32(mpmath.cos, 2 * 100.0 ** (-2 / 8), 1.0)
+    assert sin[2, 1] == nearest_float32(mpmath.sin, 2 * 100.0 ** (-2 / 8), 1.0)
+    assert rn.Rope(8).tables(0)[0].shape == (0, 4)
