@@ -85,9 +85,13 @@ def apply_rope(
     arrays.storage_of("q", q)
     if q.ndim < 2:
         raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
-    return _rope_of(q.shape[-1], **settings)(q, k, positions=positions, offset=offset)
+    try:
+        rope = _rope_of(q.shape[-1], **settings)
+    except TypeError:  # a setting that cannot be hashed, or that a Rope refuses: let that say so
+        rope = Rope(q.shape[-1], **settings)
+    return rope(q, k, positions=positions, offset=offset)
 
 
-@functools.lru_cache(maxsize=64)
+@functools.lru_cache(maxsize=64, typed=True)
 def _rope_of(head_dim: int, **settings: Any) -> Rope:
     return Rope(head_dim, **settings)

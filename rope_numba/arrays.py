@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["AXES", "accept", "four_axes", "parse_offset", "parse_positions", "storage_of"]
+from .frequencies import whole
+
+__all__ = ["AXES", "accept", "four_axes", "parse_count", "parse_offset", "parse_positions", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
 FARTHEST = 2**53  # the last position up to which every whole number is a float64
@@ -153,16 +155,7 @@ def _share_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
 
 def parse_positions(positions: object, max_position: int | None) -> NDArray[np.int64]:
     """Return positions as int64 of shape (tokens,) or (batch, tokens); a scalar becomes one token."""
-    if isinstance(positions, np.ndarray) and type(positions) not in (np.ndarray, np.memmap):
-        raise TypeError(f"positions is {_kind(positions)}; expected a plain numpy.ndarray or ints")
-    try:
-        given = np.asarray(positions)
-    except ValueError:
-        raise ValueError("positions has rows of unequal length; expected (tokens,) or (batch, tokens)") from None
-    if given.dtype.kind not in "iu":
-        if given.dtype == object and all(type(p) is int for p in given.flat):  # beyond 64 bits
-            raise ValueError("positions reach beyond 2**53 from 0; expected a smaller distance")
-        raise TypeError(f"positions has dtype {given.dtype}; expected integers")
+    given = _integers("positions", positions, "(tokens,) or (batch, tokens)")
     if given.ndim > 2:
         raise ValueError(f"positions has shape {given.shape}; expected (tokens,) or (batch, tokens)")
     if given.size:
@@ -172,23 +165,52 @@ def parse_positions(positions: object, max_position: int | None) -> NDArray[np.i
 
 def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple[int, int] | NDArray[np.int64]:
     """Return the positions from an offset on: (first, end), or an array for an offset that is (batch,)."""
-    if isinstance(offset, (list, tuple, np.ndarray)) and np.ndim(offset) > 0:
-        starts = np.asarray(offset)
-        if starts.dtype.kind not in "iu":
-            raise TypeError(f"offset has dtype {starts.dtype}; expected integers")
-        if starts.ndim != 1:
+    bound = max_position if tokens else None  # no tokens reach no position
+    if isinstance(offset, (list, tuple, np.ndarray)):
+        starts = _integers("offset", offset, "an int, or (batch,)")
+        if starts.ndim > 1:
             raise ValueError(f"offset has shape {starts.shape}; expected an int, or (batch,)")
-        if starts.size:
-            _check_range("offset", int(starts.min()), int(starts.max()) + max(tokens - 1, 0), max_position)
-        return starts.astype(np.int64)[:, None] + np.arange(tokens, dtype=np.int64)
+        if starts.ndim == 1:
+            if starts.size:
+                _check_range("offset", int(starts.min()), int(starts.max()) + max(tokens - 1, 0), bound)
+            return starts.astype(np.int64)[:, None] + np.arange(tokens, dtype=np.int64)
+        offset = int(starts)
     if isinstance(offset, (bool, np.bool_)):
         raise TypeError(f"offset is {offset!r}; expected an int, or integers of shape (batch,)")
     try:
         first = operator.index(offset)  # type: ignore[arg-type]
     except TypeError:
         raise TypeError(f"offset is {_kind(offset)}; expected an int, or integers of shape (batch,)") from None
-    _check_range("offset", first, first + max(tokens - 1, 0), max_position)
+    _check_range("offset", first, first + max(tokens - 1, 0), bound)
     return first, first + tokens
+
+
+def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, int]:
+    """Return the positions 0 to count - 1 as (first, end)."""
+    if whole(name, count) < 0:
+        raise ValueError(f"{name} is {count}; expected 0 or more")
+    if count:
+        _check_range(name, 0, int(count) - 1, max_position)
+    return 0, int(count)
+
+
+def _integers(name: str, given: object, shapes: str) -> NDArray[Any]:
+    """Return what was given as an array of some integer type."""
+    if isinstance(given, np.ndarray) and type(given) not in (np.ndarray, np.memmap):
+        raise TypeError(f"{name} is {_kind(given)}; expected a plain numpy.ndarray or ints")
+    try:
+        array = np.asarray(given)
+    except ValueError:
+        raise ValueError(f"{name} has rows of unequal length; expected {shapes}") from None
+    if array.dtype.kind in "iu":
+        return array
+    if not isinstance(given, np.ndarray):
+        if array.size == 0:
+            return array.astype(np.int64)  # an empty list has no type
+        # Python ints beyond 64 bits become float64 or objects.
+        if all(type(p) is int for p in np.asarray(given, dtype=object).flat):
+            raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
+    raise TypeError(f"{name} has dtype {array.dtype}; expected integers")
 
 
 def _check_range(name: str, lowest: int, highest: int, max_position: int | None) -> None:

@@ -50,7 +50,10 @@ class Frequencies:
     smallest: float = field(init=False, repr=False)
 
     def __init__(self, inv_freq: ArrayLike, attention_factor: float = 1.0) -> None:
-        given = np.asarray(inv_freq)
+        try:
+            given = np.asarray(inv_freq)
+        except ValueError:
+            raise ValueError("inv_freq has rows of unequal length; expected one number for each pair") from None
         if given.dtype.kind not in "iuf":
             raise TypeError(f"inv_freq has dtype {given.dtype}; expected real numbers")
         values = np.array(given, dtype=np.float64)
@@ -114,8 +117,11 @@ def default(rotary_dim: int, theta: float = 10_000.0) -> Frequencies:
     theta = positive("theta", theta)
     if theta == 1.0:
         raise ValueError("theta is 1.0; expected another number above 0, as all pairs would turn alike")
-    # math.pow and not np.power, whose last bits differ between processors.
-    return Frequencies([math.pow(theta, -2.0 * pair / rotary_dim) for pair in range(rotary_dim // 2)])
+    try:
+        # math.pow and not np.power, whose last bits differ between processors.
+        return Frequencies([math.pow(theta, -2.0 * pair / rotary_dim) for pair in range(rotary_dim // 2)])
+    except OverflowError:
+        raise ValueError(f"theta is {theta}; expected a larger number, as frequencies would be infinite") from None
 
 
 def even_width(name: str, value: int) -> int:
@@ -129,14 +135,14 @@ def even_width(name: str, value: int) -> int:
 def whole(name: str, value: int) -> int:
     """Return a number as an int, or raise if it is not a whole number (a bool is none)."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name} is {value!r}; expected an int")
+        raise TypeError(f"{name} is {shown(value)}; expected an int")
     return int(value)
 
 
 def positive(name: str, value: float) -> float:
     """Return a number as a float, or raise if it is not finite and above 0."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
-        raise TypeError(f"{name} is {value!r}; expected a number above 0")
+        raise TypeError(f"{name} is {shown(value)}; expected a number above 0")
     try:
         number = float(value)
     except OverflowError:
@@ -144,3 +150,9 @@ def positive(name: str, value: float) -> float:
     if not (math.isfinite(number) and number > 0.0):
         raise ValueError(f"{name} is {number}; expected a finite number above 0")
     return number
+
+
+def shown(value: object) -> str:
+    """Return a value as an error text shows it: on one line, and not for long."""
+    text = repr(value)
+    return text if len(text) <= 60 and "\n" not in text else f"of type {type(value).__name__}"

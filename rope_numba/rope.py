@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import arrays
-from .frequencies import Frequencies, whole
+from .frequencies import Frequencies
 from .kernels.told import HEAD_MAJOR, tell
 from .rotation import FLOAT32, Array, KeyArray, Places, Rotation
 from .settings import checked
@@ -237,8 +237,7 @@ class Rope:
         if offset is not None and positions is None:
             if tokens is None:
                 raise TypeError("tokens is missing; expected the number of tokens that start at offset")
-            if whole("tokens", tokens) < 0:
-                raise ValueError(f"tokens is {tokens}; expected 0 or more")
+            arrays.parse_count("tokens", tokens, None)
         return Rotation(self, self._places(positions, offset, 0 if tokens is None else int(tokens)), False)
 
     def tables(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -265,10 +264,7 @@ class Rope:
         >>> cos.shape
         (4096, 32)
         """
-        if whole("n", n) < 0:
-            raise ValueError(f"n is {n}; expected 0 or more")
-        places = self._places(None, 0, int(n))
-        rows = self._rows(places, FLOAT32)[0]
+        rows = self._rows(arrays.parse_count("n", n, self.max_position), FLOAT32)[0]
         rows = rows.view()
         rows.flags.writeable = False
         return rows[:, 0], rows[:, 1]

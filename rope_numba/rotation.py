@@ -139,7 +139,7 @@ class Rotation:
         if type(q) is not _ndarray or not (k is None or (type(k) is _ndarray and k.dtype is q.dtype)):
             return True
         kernels = self.rope._kernels.get(q.dtype)
-        rows = self._rows64 if q.dtype is FLOAT64 else self._rows32
+        rows = self._rows64 if q.itemsize == 8 else self._rows32
         if kernels is None or rows is None or not q.flags.writeable or not 2 <= q.ndim <= 4:
             return True
         told = self._told

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .frequencies import Frequencies, default, even_width, positive, whole
+from .frequencies import Frequencies, default, even_width, positive, shown, whole
 from .kernels.told import WIDEST_HEAD
 
 __all__ = ["checked"]
@@ -31,14 +31,16 @@ def checked(
         width = even_width("rotary_dim", head_dim if rotary_dim is None else rotary_dim)
         base = positive("theta", theta)
     elif not isinstance(frequencies, Frequencies):
-        raise TypeError(f"frequencies is {frequencies!r}; expected a rope_numba.Frequencies")
-    elif theta != 10_000.0:
+        raise TypeError(f"frequencies is {shown(frequencies)}; expected a rope_numba.Frequencies")
+    elif positive("theta", theta) != 10_000.0:
         raise ValueError(f"theta is {theta}; expected it left out where frequencies are given")
     else:
         width, base = 2 * frequencies.pairs, None
         if rotary_dim is not None and whole("rotary_dim", rotary_dim) != width:
             raise ValueError(f"rotary_dim is {rotary_dim}; expected {width}, twice the number of frequencies")
     offset = whole("rotary_offset", rotary_offset)
+    if frequencies is not None and width > head_dim:
+        raise ValueError(f"frequencies has {width // 2} pairs; expected channels for them in head_dim, {head_dim}")
     if offset < 0 or offset + width > head_dim:
         raise ValueError(
             f"rotary_offset is {offset} and rotary_dim {width}; expected them to lie in head_dim, {head_dim}"
@@ -52,8 +54,8 @@ def checked(
         ("order", order, ("thd", "htd")),
         ("backend", backend, ("numba", "numpy")),
     ):
-        if value not in choices:
-            raise ValueError(f"{name} is {value!r}; expected {' or '.join(map(repr, choices))}")
+        if not isinstance(value, str) or value not in choices:
+            raise ValueError(f"{name} is {shown(value)}; expected {' or '.join(map(repr, choices))}")
     return {
         "head_dim": head_dim,
         "rotary_dim": width,

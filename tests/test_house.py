@@ -18,7 +18,7 @@ PACKAGE = Path(rope_numba.__file__).parent
 ARROWS: dict[str, set[str]] = {
     "__init__": set(),
     "__main__": set(),
-    "arrays": set(),
+    "arrays": {"frequencies"},
     "exact": set(),
     "frequencies": set(),
     "tables": {"exact", "frequencies"},

@@ -187,9 +187,9 @@ class Calls:
 
     def bytes(self, count: int) -> NDArray[np.uint8]:
         """Return bytes inside memory that is watched, the first of them at a multiple of 64."""
-        memory = self.rng.integers(0, 256, count + 64, dtype=np.uint8)
+        memory = self.rng.integers(0, 256, count + 192, dtype=np.uint8)
         self.memory.append(memory)
-        first = -memory.ctypes.data % 64
+        first = 64 + -memory.ctypes.data % 64
         return memory[first : first + count]
 
     def new(self, name: str, dtype: np.dtype[Any] | None = None, **sizes: int) -> Arrays:
