@@ -71,7 +71,7 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
     as_usual = builder.icmp_unsigned("==", builder.and_(bits, _constant(register - 1)), _constant(0))
 
     def rotate_panel(width: int, first: ir.Value) -> None:
-        if not lead or width * pair_bytes < 4 * register:
+        if not lead or width * pair_bytes < 2 * register:
             rotate_heads(width, first, 0)
             return
         with builder.if_else(as_usual) as (then, otherwise):
