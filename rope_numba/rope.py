@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import arrays
+from .engine import FLOAT32, Engine, Places
 from .frequencies import Frequencies
-from .kernels.told import HEAD_MAJOR, tell
-from .rotation import FLOAT32, Array, KeyArray, Places, Rotation
+from .rotation import Array, KeyArray, Rotation
 from .settings import checked
-from .tables import Rows, Table, table_for
-
-if TYPE_CHECKING:
-    from .kernels.launch import Kernels
 
 __all__ = ["Rope", "Rotation"]
 
@@ -69,12 +64,8 @@ class Rope:
     __slots__ = (
         "_base",
         "_end",
-        "_kernels",
-        "_serial16",
-        "_serial32",
-        "_tables",
+        "_engine",
         "_token_axis",
-        "_told",
         "backend",
         "frequencies",
         "head_dim",
@@ -94,11 +85,7 @@ class Rope:
     max_position: int | None
     backend: str
     _base: float | None  # theta, if the frequencies were made from it: for the repr only
-    _tables: dict[np.dtype[Any], Table]
-    _kernels: dict[np.dtype[Any], Kernels]  # those that this Rope has used
-    _serial32: Sequence[Any]  # their serial entries for float32, by number of axes
-    _serial16: dict[np.dtype[Any], Sequence[Any]]  # and those for 16-bit types
-    _told: int
+    _engine: Engine
     _token_axis: int
     _end: int  # positions below it need no second look
 
@@ -115,19 +102,13 @@ class Rope:
         max_position: int | None = None,
         backend: str = "numba",
     ) -> None:
-        own = checked(head_dim, theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend) | {
-            "_tables": {},
-            "_kernels": {},
-            "_serial32": (),
-            "_serial16": {},
-        }
+        own = checked(head_dim, theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend)
+        shared = ("head_dim", "rotary_offset", "layout", "order", "frequencies", "backend")
+        own["_engine"] = Engine(**{name: own[name] for name in shared})
+        own["_token_axis"] = -3 if order == "thd" else -2
+        own["_end"] = arrays.FARTHEST if max_position is None else min(arrays.FARTHEST, own["max_position"])
         for name, setting in own.items():
             object.__setattr__(self, name, setting)
-        last = arrays.FARTHEST if max_position is None else min(arrays.FARTHEST, max_position)
-        object.__setattr__(self, "_end", last)
-        object.__setattr__(self, "_token_axis", -3 if order == "thd" else -2)
-        flags = HEAD_MAJOR if order == "htd" else 0
-        object.__setattr__(self, "_told", tell(flags, self.head_dim, self.rotary_offset))
 
     @overload
     def __call__(
@@ -238,7 +219,9 @@ class Rope:
             if tokens is None:
                 raise TypeError("tokens is missing; expected the number of tokens that start at offset")
             arrays.parse_count("tokens", tokens, None)
-        return Rotation(self, self._places(positions, offset, 0 if tokens is None else int(tokens)), False)
+        return Rotation(
+            self, self._engine, self._places(positions, offset, 0 if tokens is None else int(tokens)), False
+        )
 
     def tables(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return cosines and sines of positions 0 to n - 1, magnitude included.
@@ -264,21 +247,21 @@ class Rope:
         >>> cos.shape
         (4096, 32)
         """
-        rows = self._rows(arrays.parse_count("n", n, self.max_position), FLOAT32)[0]
+        rows = self._engine.rows(arrays.parse_count("n", n, self.max_position), FLOAT32, False)[0]
         rows = rows.view()
         rows.flags.writeable = False
         return rows[:, 0], rows[:, 1]
 
     def _now(self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, inverse: bool) -> Any:
         if offset is None:
-            return Rotation(self, self._places(positions, None, 0), inverse)(q, k)
+            return Rotation(self, self._engine, self._places(positions, None, 0), inverse)(q, k)
         if type(q) is not np.ndarray:
             arrays.storage_of("q", q)
         tokens = q.shape[self._token_axis] if q.ndim > 2 else 1
         # The way of a decode loop; whatever is not plainly right goes on to the careful reading of positions.
         if type(offset) is int and positions is None and offset >= 0 and offset + tokens <= self._end:
-            return Rotation(self, (offset, offset + tokens), inverse)(q, k)
-        return Rotation(self, self._places(positions, offset, tokens), inverse)(q, k)
+            return Rotation(self, self._engine, (offset, offset + tokens), inverse)(q, k)
+        return Rotation(self, self._engine, self._places(positions, offset, tokens), inverse)(q, k)
 
     def _places(self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int) -> Places:
         """Return positions as (first, end) where they follow one another, else as an array."""
@@ -291,42 +274,6 @@ class Rope:
             if places.size == 1 or bool((np.diff(places) == 1).all()):
                 return int(places[0]), int(places[-1]) + 1
         return places
-
-    def _rows(self, places: Places, dtype: np.dtype[Any], inverse: bool = False) -> Rows:
-        frequencies = self.frequencies
-        if inverse and frequencies.attention_factor != 1.0:
-            frequencies = Frequencies(frequencies.inv_freq, 1.0 / frequencies.attention_factor)
-            table = table_for(frequencies, dtype)
-        else:
-            table = table_for(frequencies, dtype, self._tables.get(dtype))
-            self._tables[dtype] = table
-        rows = table.span(*places) if type(places) is tuple else table.gather(places)  # type: ignore[arg-type]
-        if inverse:
-            rows = rows.copy()
-            np.negative(rows[:, :, 1], out=rows[:, :, 1])
-        return rows
-
-    def _kernels_for(self, storage: str) -> Kernels | None:
-        """Return the kernels of a storage, or None for the rotation in NumPy. The first call imports Numba."""
-        if self.backend == "numpy":
-            return None
-        try:
-            from .kernels import launch
-        except ImportError as error:
-            text = f"backend is 'numba', which cannot be imported ({error}); expected it installed, or backend='numpy'"
-            raise ImportError(text) from None
-        return None if launch.JIT_DISABLED else launch.kernels_for(storage, self.layout)
-
-    def _remember_kernels(self, storage: str, dtype: np.dtype[Any]) -> None:
-        """Keep the kernels of a dtype at hand, for calls that come without a look at their arrays."""
-        kernels = self._kernels_for(storage)
-        if kernels is None:
-            return
-        self._kernels[dtype] = kernels
-        if storage == "f32":
-            object.__setattr__(self, "_serial32", kernels.serial)
-        elif storage != "f64":
-            self._serial16[dtype] = kernels.serial
 
     def _arguments(self) -> dict[str, Any]:
         return {

@@ -3,27 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import arrays, reference
+from .engine import FLOAT32, FLOAT64, Engine, Places
 from .kernels.told import ALONE, PER_ROW, TRUSTED
 from .tables import Rows
 
-if TYPE_CHECKING:
-    from .rope import Rope
-
-__all__ = ["FLOAT32", "FLOAT64", "Places", "Rotation"]
+__all__ = ["Array", "KeyArray", "Rotation"]
 
 Array = TypeVar("Array", bound=NDArray[Any])
 KeyArray = TypeVar("KeyArray", bound=NDArray[Any])
 
-# Positions: (first, end) where they follow one another, else an array of shape (tokens,) or (batch, tokens).
-Places = tuple[int, int] | NDArray[np.int64]
-
-FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 _ndarray, _uint16 = np.ndarray, np.dtype(np.uint16)
 
 
@@ -43,6 +37,7 @@ class Rotation:
     """
 
     __slots__ = (
+        "_engine",
         "_inverse",
         "_places",
         "_rows32",
@@ -55,9 +50,9 @@ class Rotation:
         "tokens",
     )
 
-    def __init__(self, rope: Rope, places: Places, inverse: bool) -> None:
-        self.rope, self._places, self._inverse = rope, places, inverse
-        self._told = rope._told
+    def __init__(self, rope: object, engine: Engine, places: Places, inverse: bool) -> None:
+        self.rope, self._engine, self._places, self._inverse = rope, engine, places, inverse
+        self._told = engine.told
         self.batch: int | None = None  # rows of a batch that positions were given for
         if type(places) is tuple:
             self.tokens = places[1] - places[0]
@@ -66,7 +61,7 @@ class Rotation:
             if places.ndim == 2:  # type: ignore[union-attr]
                 self.batch = places.shape[0]  # type: ignore[union-attr]
                 self._told |= PER_ROW
-        self._rows32: Rows = rope._rows(places, FLOAT32, inverse)
+        self._rows32: Rows = engine.rows(places, FLOAT32, inverse)
         self._rows64: Rows | None = None  # made when the first float64 array comes
         self._use_entries()
 
@@ -132,13 +127,13 @@ class Rotation:
         self._serial32: Sequence[Any] = ()
         self._serial16: Mapping[np.dtype[Any], Sequence[Any]] = {}
         if self.tokens == 1 and self.batch is None:
-            self._serial32, self._serial16 = self.rope._serial32, self.rope._serial16
+            self._serial32, self._serial16 = self._engine.serial32, self._engine.serial16
 
     def _quickly(self, q: Any, k: Any) -> bool:
         """Let the compiled entry look at plain arrays; false if it has rotated them."""
         if type(q) is not _ndarray or not (k is None or (type(k) is _ndarray and k.dtype is q.dtype)):
             return True
-        kernels = self.rope._kernels.get(q.dtype)
+        kernels = self._engine.kernels.get(q.dtype)
         rows = self._rows64 if q.itemsize == 8 else self._rows32
         if kernels is None or rows is None or not q.flags.writeable or not 2 <= q.ndim <= 4:
             return True
@@ -153,23 +148,23 @@ class Rotation:
 
     def _carefully(self, q: Any, k: Any) -> None:
         """Check everything, say what is wrong, or rotate."""
-        rope = self.rope
+        engine = self._engine
         storage, plain_q, plain_k = arrays.accept(
-            q, k, head_dim=rope.head_dim, order=rope.order, tokens=self.tokens, batch=self.batch
+            q, k, head_dim=engine.head_dim, order=engine.order, tokens=self.tokens, batch=self.batch
         )
-        rope._remember_kernels(storage, q.dtype)
+        engine.remember(storage, q.dtype)
         self._use_entries()
         self._rotate_checked(storage, plain_q, plain_k)
 
     def _rotate_checked(self, storage: str, q: NDArray[Any], k: NDArray[Any] | None) -> None:
         """Rotate arrays that can be taken; those of 16 bits may come as uint16."""
-        rope = self.rope
+        engine = self._engine
         rows = self._rows32
         if storage == "f64":
             if self._rows64 is None:
-                self._rows64 = rope._rows(self._places, FLOAT64, self._inverse)
+                self._rows64 = engine.rows(self._places, FLOAT64, self._inverse)
             rows = self._rows64
-        kernels = rope._kernels_for(storage)
+        kernels = engine.kernels_for(storage)
         if storage in ("f16", "bf16"):
             q, k = q.view(_uint16), None if k is None else k.view(_uint16)
         if kernels is None:
@@ -177,7 +172,7 @@ class Rotation:
             for x in (q, k):
                 if x is not None and x.size:
                     reference.rotate_stored(
-                        storage, arrays.four_axes(x, rope.order), cos, sin, rope.layout, rope.rotary_offset
+                        storage, arrays.four_axes(x, engine.order), cos, sin, engine.layout, engine.rotary_offset
                     )
             return
         told = self._told | TRUSTED

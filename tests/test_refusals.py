@@ -728,6 +728,24 @@ def test_tokens_that_interleave_and_meet_are_refused_and_nothing_is_written(call
         calls.refuse_both(calls.kind.ordered(q), calls.kind.ordered(k), ValueError, SHARED)
 
 
+@batched
+def test_rows_of_a_batch_that_meet_are_refused_and_nothing_is_written(calls: Calls) -> None:
+    # The heads of q and of k lie side by side in the first row, and k's second row begins among the heads of q's.
+    tokens, itemsize = calls.kind.tokens, calls.kind.dtype.itemsize
+    memory = calls.elements(3 * tokens * 6 * HEAD_DIM)
+    row = tokens * 6 * HEAD_DIM
+    for nearer in (1, 2 * HEAD_DIM):
+        q, k = (
+            as_strided(
+                memory[first * HEAD_DIM :],
+                (BATCH, tokens, heads, HEAD_DIM),
+                [step * itemsize for step in (step_of_row, 6 * HEAD_DIM, HEAD_DIM, 1)],
+            )
+            for first, heads, step_of_row in ((0, 4, row), (4, 2, row - nearer))
+        )
+        calls.refuse_both(calls.kind.ordered(q), calls.kind.ordered(k), ValueError, SHARED)
+
+
 @every_kind
 def test_channels_that_interleave_and_meet_are_refused_and_nothing_is_written(calls: Calls) -> None:
     memory = calls.new("q", head_dim=2 * HEAD_DIM)

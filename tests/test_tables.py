@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 import rope_numba as rn
 from rope_numba import exact, tables
-from rope_numba.rotation import FLOAT32, FLOAT64
+from rope_numba.engine import FLOAT32, FLOAT64
 
 
 @pytest.fixture(autouse=True)
