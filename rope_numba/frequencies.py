@@ -54,6 +54,8 @@ class Frequencies:
             given = np.asarray(inv_freq)
         except ValueError:
             raise ValueError("inv_freq has rows of unequal length; expected one number for each pair") from None
+        if isinstance(inv_freq, np.ma.MaskedArray):
+            raise TypeError("inv_freq is a masked array; expected real numbers without a mask")
         if given.dtype.kind not in "iuf":
             raise TypeError(f"inv_freq has dtype {given.dtype}; expected real numbers")
         values = np.array(given, dtype=np.float64)
@@ -63,6 +65,8 @@ class Frequencies:
             raise ValueError(f"inv_freq holds {values[~np.isfinite(values)][0]}; expected finite numbers")
         values.flags.writeable = False
         factor = positive("attention_factor", attention_factor)
+        if not math.isfinite(1.0 / factor):
+            raise ValueError(f"attention_factor is {factor}; expected a number whose inverse is finite")
         object.__setattr__(self, "inv_freq", values)
         object.__setattr__(self, "attention_factor", factor)
         object.__setattr__(self, "key", (values.tobytes(), factor))

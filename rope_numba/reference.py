@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import storage_of
+from .frequencies import whole
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
 
@@ -40,9 +41,9 @@ def rotate(
     Raises
     ------
     TypeError
-        If x is of another type.
+        If x, cos or sin is of another type.
     ValueError
-        If the layout is not known or the block does not fit in x.
+        If the layout is not known, shapes do not agree, the block does not fit in x, or x is read-only.
 
     References
     ----------
@@ -57,8 +58,22 @@ def rotate(
     >>> x
     array([[[0.6, 0.8]]])
     """
-    pairs = cos.shape[-1]
     storage = storage_of("x", x)
+    table = np.float64 if storage == "f64" else np.float32
+    for name, rows in (("cos", cos), ("sin", sin)):
+        if not isinstance(rows, np.ndarray) or rows.dtype != table:
+            kind = rows.dtype if isinstance(rows, np.ndarray) else type(rows).__name__
+            raise TypeError(f"{name} is of type {kind}; expected an array of {np.dtype(table)}")
+    if x.ndim < 3:
+        raise ValueError(f"x has {x.ndim} axes; expected (..., tokens, heads, head_dim)")
+    if cos.ndim < 2 or cos.shape != sin.shape:
+        raise ValueError(f"cos has shape {cos.shape} and sin {sin.shape}; expected (..., tokens, pairs) for both")
+    if cos.shape[:-1] not in (x.shape[-3:-2], x.shape[:-2]):
+        raise ValueError(f"cos has shape {cos.shape}; expected a row for each of the {x.shape[-3]} tokens of x")
+    if not x.flags.writeable:
+        raise ValueError("x is read-only; expected a writeable array, as it is rotated in place")
+    rotary_offset = whole("rotary_offset", rotary_offset)
+    pairs = cos.shape[-1]
     if layout not in ("interleaved", "half"):
         raise ValueError(f"layout is {layout!r}; expected 'interleaved' or 'half'")
     if rotary_offset < 0 or rotary_offset + 2 * pairs > x.shape[-1]:

@@ -113,3 +113,46 @@ def test_bfloat16_conversions_are_ml_dtypes() -> None:
     rounded = rn.reference.float32_to_bfloat16(values).view(ml_dtypes.bfloat16)
     with np.errstate(all="ignore"):
         assert_same_bits(rounded, values.astype(ml_dtypes.bfloat16))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "text"),
+    [
+        ({"cos": np.ones((3, 4))}, TypeError, "cos is of type float64; expected an array of float32"),
+        ({"sin": [[1.0]]}, TypeError, "sin is of type list; expected an array of float32"),
+        (
+            {"sin": np.ones((3, 1), np.float32)},
+            ValueError,
+            "cos has shape (3, 4) and sin (3, 1); expected (..., tokens, pairs) for both",
+        ),
+        (
+            {"cos": np.ones((2, 4), np.float32), "sin": np.ones((2, 4), np.float32)},
+            ValueError,
+            "cos has shape (2, 4); expected a row for each of the 3 tokens of x",
+        ),
+        (
+            {"cos": np.ones((1, 4), np.float32), "sin": np.ones((1, 4), np.float32)},
+            ValueError,
+            "cos has shape (1, 4); expected a row for each of the 3 tokens of x",
+        ),
+        ({"x": np.ones((3, 8), np.float32)}, ValueError, "x has 2 axes; expected (..., tokens, heads, head_dim)"),
+        ({"rotary_offset": 0.0}, TypeError, "rotary_offset is 0.0; expected an int"),
+    ],
+)
+def test_reference_rotate_refuses_what_does_not_agree(
+    change: dict[str, object], error: type[Exception], text: str
+) -> None:
+    x = np.ones((3, 2, 8), np.float32)
+    arguments = {"x": x, "cos": np.zeros((3, 4), np.float32), "sin": np.zeros((3, 4), np.float32), **change}
+    with pytest.raises(error) as refused:
+        rn.reference.rotate(**arguments)  # type: ignore[arg-type]
+    assert str(refused.value) == text
+    assert (x == 1).all()
+
+
+def test_reference_rotate_refuses_a_read_only_array() -> None:
+    x = np.ones((1, 1, 2), np.float32)
+    x.flags.writeable = False
+    row = np.zeros((1, 1), np.float32)
+    with pytest.raises(ValueError, match="x is read-only; expected a writeable array, as it is rotated in place"):
+        rn.reference.rotate(x, row, row)

@@ -22,7 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "exact": set(),
     "frequencies": set(),
     "tables": {"exact", "frequencies"},
-    "reference": {"arrays"},
+    "reference": {"arrays", "frequencies"},
     "engine": {"frequencies", "tables", "kernels.told"},
     "rotation": {"arrays", "engine", "reference", "tables", "kernels.told"},
     "settings": {"frequencies", "kernels.told"},

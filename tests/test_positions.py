@@ -748,3 +748,17 @@ def test_no_tokens_reach_no_position(backend: str) -> None:
     assert outcome(lambda: rope.at(offset=16, tokens=0)(x)) == "accepted"
     full = random(16, Q_HEADS, HEAD_DIM)
     assert outcome(lambda: rope(full, offset=0)) == "accepted"
+
+
+@backends
+def test_a_bool_among_integers_is_refused(backend: str) -> None:
+    rope = rn.Rope(HEAD_DIM, backend=backend)
+    for name in ("positions", "offset"):
+        refuse(rope, f"TypeError: {name} holds a bool; expected integers", **{name: [1, True, 2]})
+
+
+@backends
+def test_integers_of_several_types_in_a_list_are_accepted(backend: str) -> None:
+    rope, x = rn.Rope(HEAD_DIM, backend=backend), random(3, Q_HEADS, HEAD_DIM)
+    mixed = rotated(rope, x, positions=[np.uint64(5), 6, np.int8(-1)])
+    assert mixed.tobytes() == rotated(rope, x, positions=[5, 6, -1]).tobytes()
