@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from . import forks as _forks  # noqa: F401  (notes a fork that happens before the first kernel is asked for)
+
 if TYPE_CHECKING:
     from . import frequencies, reference
     from .apply import apply_rope

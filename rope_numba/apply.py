@@ -14,6 +14,10 @@ from .rotation import Array, KeyArray
 
 __all__ = ["apply_rope"]
 
+SETTINGS = frozenset(
+    ("theta", "rotary_dim", "rotary_offset", "layout", "order", "frequencies", "max_position", "backend")
+)
+
 
 @overload
 def apply_rope(
@@ -82,6 +86,8 @@ def apply_rope(
     >>> q, k = np.ones((1, 9, 64), np.float32), np.ones((1, 3, 64), np.float32)
     >>> q, k = rn.apply_rope(q, k, offset=7, theta=10_000.0, layout="half")
     """
+    for name in settings.keys() - SETTINGS:
+        raise TypeError(f"apply_rope() got an unexpected keyword argument {name!r}")
     arrays.storage_of("q", q)
     if q.ndim < 2:
         raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")

@@ -38,6 +38,7 @@ class Engine:
         "serial32",
         "tables",
         "told",
+        "undoing",
     )
 
     def __init__(
@@ -46,7 +47,9 @@ class Engine:
         self.head_dim, self.rotary_offset, self.frequencies = head_dim, rotary_offset, frequencies
         self.layout, self.order, self.backend = layout, order, backend
         self.told = tell(HEAD_MAJOR if order == "htd" else 0, head_dim, rotary_offset)
-        self.tables: dict[np.dtype[Any], Table] = {}
+        self.tables: dict[tuple[np.dtype[Any], bool], Table] = {}
+        factor = frequencies.attention_factor
+        self.undoing = frequencies if factor == 1.0 else Frequencies(frequencies.inv_freq, 1.0 / factor)
         # Kernels that have been used, by the arrays' dtype; their serial entries once more, for one look-up less.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
         self.serial32: Sequence[Any] = ()
@@ -54,12 +57,9 @@ class Engine:
 
     def rows(self, places: Places, dtype: np.dtype[Any], inverse: bool) -> Rows:
         """Return the rows of some positions in float32 or float64, or those that undo them."""
-        frequencies = self.frequencies
-        if inverse and frequencies.attention_factor != 1.0:
-            frequencies = Frequencies(frequencies.inv_freq, 1.0 / frequencies.attention_factor)
-            table = table_for(frequencies, dtype)
-        else:
-            table = self.tables[dtype] = table_for(frequencies, dtype, self.tables.get(dtype))
+        frequencies = self.undoing if inverse else self.frequencies
+        held = self.tables.get((dtype, inverse))
+        table = self.tables[dtype, inverse] = table_for(frequencies, dtype, held)
         rows = table.span(*places) if type(places) is tuple else table.gather(places)  # type: ignore[arg-type]
         if inverse:
             rows = rows.copy()
@@ -84,6 +84,6 @@ class Engine:
             return
         self.kernels[dtype] = kernels
         if storage == "f32":
-            self.serial32 = kernels.serial
+            self.serial32 = kernels.small
         elif storage != "f64":
-            self.serial16[dtype] = kernels.serial
+            self.serial16[dtype] = kernels.small

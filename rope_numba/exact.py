@@ -11,28 +11,26 @@ from fractions import Fraction
 
 __all__ = ["rounded_to_float32"]
 
-# Bits behind the binary point. No float64 comes nearer to a multiple of pi/2 than about 2**-62, relative to it, and
+# Significant bits. No float64 comes nearer to a multiple of pi/2 than about 2**-62, relative to it, and
 # results are wanted to about 2**-100.
 PRECISION = 256
 
 
 def rounded_to_float32(function: str, angle: float, factor: float) -> float:
     """Return factor * cos(angle) or factor * sin(angle), exact but for one rounding to float32, ties to even."""
-    value = Fraction(factor) * Fraction(_cos_or_sin(function, Fraction(angle)), 1 << PRECISION)
-    return _nearest_float32(value)
+    return _nearest_float32(Fraction(factor) * _cos_or_sin(function, Fraction(angle)))
 
 
-def _cos_or_sin(function: str, angle: Fraction) -> int:
-    """Return the cosine or sine in units of 2**-PRECISION."""
-    # Angles of up to 2**53 lose that many bits as multiples of pi/2 are taken off.
-    work = PRECISION + 64 + max(0, int(abs(angle)).bit_length())
+def _cos_or_sin(function: str, angle: Fraction) -> Fraction:
+    """Return the cosine or sine to PRECISION significant bits or more."""
+    # A large angle loses as many bits as multiples of pi/2 are taken off; a small one's sine begins as late.
+    work = PRECISION + 64 + abs(angle.numerator.bit_length() - angle.denominator.bit_length())
     scaled = (angle.numerator << work) // angle.denominator
     quarter = _pi(work) >> 1
     turns, rest = divmod(scaled, quarter)
     turns += {"cos": 0, "sin": 3}[function]  # sin(x) = cos(x + 3 * pi/2)
     cosine, sine = _series(rest, work)
-    value = (cosine, -sine, -cosine, sine)[turns % 4]
-    return value >> (work - PRECISION)
+    return Fraction((cosine, -sine, -cosine, sine)[turns % 4], 1 << work)
 
 
 def _series(angle: int, work: int) -> tuple[int, int]:

@@ -13,6 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 __all__ = ["Frequencies", "default"]
 
+FASTEST = 2.0**900
+
 
 @dataclass(frozen=True, eq=False)
 class Frequencies:
@@ -63,7 +65,11 @@ class Frequencies:
             raise ValueError(f"inv_freq has shape {values.shape}; expected one number for each pair")
         if not np.isfinite(values).all():
             raise ValueError(f"inv_freq holds {values[~np.isfinite(values)][0]}; expected finite numbers")
-        values.flags.writeable = False
+        if np.abs(values).max() > FASTEST:
+            raise ValueError(
+                f"inv_freq holds {np.abs(values).max()}; expected at most 2**900, so that angles are finite"
+            )
+        values = np.frombuffer(values.tobytes())  # of bytes, which nobody can make writeable
         factor = positive("attention_factor", attention_factor)
         if not math.isfinite(1.0 / factor):
             raise ValueError(f"attention_factor is {factor}; expected a number whose inverse is finite")

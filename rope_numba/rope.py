@@ -248,8 +248,7 @@ class Rope:
         (4096, 32)
         """
         rows = self._engine.rows(arrays.parse_count("n", n, self.max_position), FLOAT32, False)[0]
-        rows = rows.view()
-        rows.flags.writeable = False
+        rows = np.asarray(memoryview(rows).toreadonly())  # which nobody can make writeable
         return rows[:, 0], rows[:, 1]
 
     def _now(self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, inverse: bool) -> Any:

@@ -50,7 +50,7 @@ class Rotation:
         "tokens",
     )
 
-    def __init__(self, rope: object, engine: Engine, places: Places, inverse: bool) -> None:
+    def __init__(self, rope: Any, engine: Engine, places: Places, inverse: bool) -> None:
         self.rope, self._engine, self._places, self._inverse = rope, engine, places, inverse
         self._told = engine.told
         self.batch: int | None = None  # rows of a batch that positions were given for
@@ -115,6 +115,9 @@ class Rotation:
             self._carefully(q, k)
         return q if k is None else (q, k)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _unpickled, (self.rope, self._places, self._inverse)
+
     def __repr__(self) -> str:
         if isinstance(self._places, tuple):
             where = f"offset={self._places[0]}, tokens={self.tokens}"
@@ -123,7 +126,7 @@ class Rotation:
         return f"{self.rope!r}.at({where})"
 
     def _use_entries(self) -> None:
-        """Set the serial entries that a call may take without asking how large it is: those of a single token."""
+        """Set the serial entries that a call may take without asking how large it is: one token, and no batch."""
         self._serial32: Sequence[Any] = ()
         self._serial16: Mapping[np.dtype[Any], Sequence[Any]] = {}
         if self.tokens == 1 and self.batch is None:
@@ -167,7 +170,7 @@ class Rotation:
         kernels = engine.kernels_for(storage)
         if storage in ("f16", "bf16"):
             q, k = q.view(_uint16), None if k is None else k.view(_uint16)
-        if kernels is None:
+        if kernels is None or not kernels.ready(q.ndim):
             cos, sin = rows[:, :, 0], rows[:, :, 1]
             for x in (q, k):
                 if x is not None and x.size:
@@ -180,3 +183,7 @@ class Rotation:
             k, told = q[..., :0], told | ALONE
         if kernels.run(q, k, rows, told):
             raise RuntimeError("the compiled kernel refused arrays that had been checked; please report this")
+
+
+def _unpickled(rope: Any, places: Places, inverse: bool) -> Rotation:
+    return Rotation(rope, rope._engine, places, inverse)

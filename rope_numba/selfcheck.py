@@ -32,28 +32,15 @@ PLACES: tuple[dict[str, Any], ...] = (
 
 def describe_machine() -> dict[str, str]:
     """Return what runs where: versions, processor, vector width, threads and the folder of the compiled cache."""
-    import llvmlite
-    import llvmlite.binding as llvm
-    import numba
-
     from .kernels import compile as compiling
     from .kernels import launch
 
-    _, processor, features = compiling.target()
-    has = features.split(",")
-    if "+avx512f" in has and "+prefer-256-bit" not in has:
-        width = "512 bits"
-    else:
-        width = "256 bits" if "+avx2" in has else "128 bits"
-    llvm_version = ".".join(map(str, llvm.llvm_version_info))
     return {
         "rope_numba": __version__,
         "Python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
         "NumPy": np.__version__,
-        "Numba": f"{numba.__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm_version}",
-        "processor": f"{processor}, vectors of {width}",
-        "threads": f"{numba.get_num_threads()}, threading layer {launch.layer()}",
-        "compiled cache": compiling.cache_folder(),
+        **compiling.describe(),
+        "threads": launch.describe(),
     }
 
 

@@ -26,7 +26,7 @@ Rows = NDArray[np.float32] | NDArray[np.float64]  # (1 or batch, tokens, 2, pair
 BLOCK = 64  # positions that are filled together: about 0.2 ms for 64 pairs
 TABLE_BYTES = 64 << 20  # memory reserved for one table; pages that are not filled cost nothing
 TOTAL_BYTES = 256 << 20  # filled memory of all tables together
-MOST_TABLES = 32  # reservations that may stand at once
+MOST_TABLES = 64  # reservations that may stand at once
 CHUNK_ANGLES = 8192  # computed together: larger temporaries leave the cache and took 31 ns an entry, not 19
 
 
@@ -82,7 +82,8 @@ class Table:
     def drop(self) -> None:
         """Give the memory up; rows that somebody holds stay with their holder."""
         self.dropped = True
-        self.memory = self.beyond[1][:, :0].copy(), bytearray()
+        self.beyond = -1, np.empty((1, 0, 2, self.frequencies.pairs), self.dtype)
+        self.memory = self.beyond[1], bytearray()
 
     def _fill(self, reserve: Rows, filled: bytearray, blocks: Iterable[int]) -> None:
         missing = [block for block in blocks if not filled[block]]
@@ -140,17 +141,17 @@ def compute(positions: NDArray[np.int64], frequencies: Frequencies, dtype: np.dt
     factor = frequencies.attention_factor
     result: Rows = np.empty((len(positions), 2, frequencies.pairs), dtype)
     step = max(1, CHUNK_ANGLES // frequencies.pairs)
-    for first in range(0, len(positions), step):
-        part = slice(first, first + step)
-        angles = positions[part, None].astype(np.float64) * frequencies.inv_freq
-        for row, name, function in ((0, "cos", np.cos), (1, "sin", np.sin)):
-            values = function(angles)
-            if factor != 1.0:
-                values *= factor
-            with np.errstate(all="ignore"):  # float32 may be too narrow for a magnitude of 1e300 or 1e-300
+    with np.errstate(all="ignore"):  # numbers of 1e300 or 1e-300 leave the range of their type, as they should
+        for first in range(0, len(positions), step):
+            part = slice(first, first + step)
+            angles = positions[part, None].astype(np.float64) * frequencies.inv_freq
+            for row, name, function in ((0, "cos", np.cos), (1, "sin", np.sin)):
+                values = function(angles)
+                if factor != 1.0:
+                    values *= factor
                 result[part, row] = values
-            if dtype == np.float32:
-                _settle(result[part, row], values, name, angles, frequencies)
+                if dtype == np.float32:
+                    _settle(result[part, row], values, name, angles, frequencies)
     return result
 
 

@@ -52,7 +52,7 @@ def test_the_readme_has_snippets() -> None:
 @pytest.mark.parametrize("command", ["pip install . && python -m rope_numba", "pip install '.[test]' && pytest"])
 def test_ci_runs_the_readmes_commands(command: str) -> None:
     assert f"    {command}\n" in README
-    assert f"\n{command}\n" in (ROOT / ".ci" / "run").read_text()
+    assert f"\n({command})\n" in (ROOT / ".ci" / "run").read_text()
 
 
 def test_the_message_that_the_readme_quotes_is_the_message() -> None:

@@ -156,7 +156,10 @@ for dtype in selfcheck.DTYPES:
     for layout in selfcheck.LAYOUTS:
         calls, different = selfcheck.compare(dtype, layout, large=False)
         assert calls > 50 and not different, (dtype, layout, different[:3])
-from rope_numba.kernels import compile, storage
-print(compile.target()[1], "+f16c" in compile.target()[2])
+from numba.core.registry import cpu_target
+from rope_numba.kernels import storage
+print(selfcheck.describe_machine()["processor"], storage.has_half(cpu_target.target_context))
 """
-    assert run(code, cold_cache, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="") == "generic False"
+    assert (
+        run(code, cold_cache, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="") == "generic, vectors of 128 bits False"
+    )

@@ -8,8 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding
+import numba
 from numba import njit
 from numba.core.registry import cpu_target
+
+from .storage import register_bytes
 
 
 @functools.cache
@@ -48,10 +52,15 @@ def compile_kernel(
     return compiled
 
 
-def target() -> tuple[str, str, str]:
-    """Return what Numba makes code for: triple, processor and features."""
-    triple, processor, features = cpu_target.target_context.codegen().magic_tuple()
-    return triple, processor, features
+def describe() -> dict[str, str]:
+    """Return what compiles, for which processor, and where compiled code is kept."""
+    _, processor, _ = cpu_target.target_context.codegen().magic_tuple()
+    llvm = ".".join(map(str, llvmlite.binding.llvm_version_info))
+    return {
+        "Numba": f"{numba.__version__}, llvmlite {llvmlite.__version__}, LLVM {llvm}",
+        "processor": f"{processor}, vectors of {8 * register_bytes(cpu_target.target_context)} bits",
+        "compiled cache": cache_folder(),
+    }
 
 
 def cache_folder() -> str:

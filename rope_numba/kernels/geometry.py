@@ -57,10 +57,13 @@ def nested(row: int, x: Axes) -> bool:
     row is the size of one head of one token, in bytes.
     """
     batch, tokens, heads, batch_stride, token_stride, head_stride = x
-    inside = steps_over(steps_over(row, heads, head_stride), tokens, token_stride)
+    heads_first = steps_over(row, heads, head_stride)
+    inside = steps_over(heads_first, tokens, token_stride)
     if inside < 0:
         inside = steps_over(steps_over(row, tokens, token_stride), heads, head_stride)
-    return steps_over(inside, batch, batch_stride) >= 0
+    if steps_over(inside, batch, batch_stride) >= 0:
+        return True
+    return steps_over(steps_over(heads_first, batch, batch_stride), tokens, token_stride) >= 0
 
 
 @register_jitable
@@ -96,4 +99,6 @@ def apart(q_address: int, k_address: int, row: int, q: Axes, k: Axes) -> bool:
     if q_first < k_end and k_first < q_end:
         return False
     both = max(q_end, k_end) - min(q_first, k_first)
-    return steps_over(steps_over(both, tokens, token_stride), batch, batch_stride) >= 0
+    if steps_over(steps_over(both, tokens, token_stride), batch, batch_stride) >= 0:
+        return True
+    return steps_over(steps_over(both, batch, batch_stride), tokens, token_stride) >= 0

@@ -8,6 +8,7 @@ taken runs the serial kernel), and never under workqueue or in a forked child.
 from __future__ import annotations
 
 import functools
+import multiprocessing
 import os
 import threading
 from collections.abc import Callable
@@ -16,12 +17,13 @@ from typing import Any
 from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
-from .entry import make_entry
+from .. import forks
+from .entry import ASK, make_entry
 from .panel import HALF, INTERLEAVED
 from .storage import NAMES
 from .told import MOST_CHUNKS, with_chunks
 
-# Below this many elements of q and k together one thread does it all; a multiple of it takes so many threads.
+# One thread does less than twice this many elements of q and k together; more work takes a thread for each so many.
 ELEMENTS_PER_THREAD = 1 << 17
 CHUNKS_PER_THREAD = 4
 
@@ -32,7 +34,7 @@ JIT_DISABLED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 _launching = threading.Lock()
 _compiling = threading.RLock()
-_forked = False
+_layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
 
 class Kernels:
@@ -41,21 +43,31 @@ class Kernels:
     def __init__(self, storage: int, layout: int) -> None:
         self.storage, self.layout = storage, layout
         self.serial: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
+        self.small: list[Entry] = self.serial[:4]  # those for arrays without a batch
         self._parallel: dict[int, Entry] = {}
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
         elements = q.size + k.size
-        if elements >= 2 * ELEMENTS_PER_THREAD and not _forked and _launching.acquire(blocking=False):
-            try:
-                # Numba chooses its threading layer as it makes or loads the first parallel function, not before.
-                kernel = self.parallel(q.ndim)
-                threads = min(get_num_threads(), elements // ELEMENTS_PER_THREAD)
-                if threads > 1 and threading_layer() != "workqueue":
-                    return kernel(q, k, rows, with_chunks(told, min(threads * CHUNKS_PER_THREAD, MOST_CHUNKS)))
-            finally:
+        if elements < 2 * ELEMENTS_PER_THREAD or not _may_launch():
+            return self.serial[q.ndim](q, k, rows, told)
+        mine = False
+        try:
+            mine = _launching.acquire(blocking=False)
+            most = get_num_threads()
+            threads = min(most, elements // ELEMENTS_PER_THREAD)
+            if mine and threads > 1:
+                # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
+                chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
+                return self.parallel(q.ndim)(q, k, rows, with_chunks(told, min(chunks, MOST_CHUNKS)))
+        finally:
+            if mine:
                 _launching.release()
         return self.serial[q.ndim](q, k, rows, told)
+
+    def ready(self, rank: int) -> bool:
+        """Tell whether the serial entry for arrays of so many axes is compiled, or can be."""
+        return forks.can_compile() or getattr(self.serial[rank], "__name__", "") != "compile_and_call"
 
     def parallel(self, rank: int) -> Entry:
         """Return the parallel entry for arrays of so many axes."""
@@ -68,12 +80,33 @@ class Kernels:
         """Return what stands for a serial entry until it is compiled."""
 
         def compile_and_call(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
+            if not forks.can_compile():
+                return ASK
             with _compiling:
                 if self.serial[rank] is compile_and_call:
                     self.serial[rank] = make_entry(self.storage, self.layout, rank, parallel=False)
+                    self.small[:] = self.serial[:4]
             return self.serial[rank](q, k, rows, told)
 
         return compile_and_call
+
+
+def _may_launch() -> bool:
+    """Tell whether a parallel launch can do no harm here. The first answer starts Numba's threads."""
+    global _layer
+    if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+        return False
+    if _layer is None:
+        inherited = layer() != NOT_CHOSEN and multiprocessing.parent_process() is not None
+        try:
+            get_num_threads()  # Numba chooses its layer as it starts its threads, and cannot be asked before
+            _layer = "none" if inherited else layer()
+        except ValueError:  # no layer that the settings allow can be loaded
+            _layer = "none"
+    return _layer not in ("none", "workqueue")
+
+
+NOT_CHOSEN = "not chosen yet"
 
 
 def layer() -> str:
@@ -81,7 +114,14 @@ def layer() -> str:
     try:
         return str(threading_layer())
     except ValueError:
-        return "not chosen yet"
+        return NOT_CHOSEN
+
+
+def describe() -> str:
+    """Return how many threads large work takes here, and of which layer."""
+    if _may_launch():
+        return f"{get_num_threads()}, threading layer {_layer}"
+    return "1" if _layer in (None, "none") else f"1, as threading layer {_layer} bears no second launch"
 
 
 def _no_entry(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
@@ -95,8 +135,8 @@ def kernels_for(storage: str, layout: str) -> Kernels:
 
 
 def _after_fork_in_child() -> None:
-    global _launching, _compiling, _forked
-    _launching, _compiling, _forked = threading.Lock(), threading.RLock(), True
+    global _launching, _compiling
+    _launching, _compiling = threading.Lock(), threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):
