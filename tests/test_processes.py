@@ -87,6 +87,127 @@ print(status, right(large))
     assert run(code, warm_cache, NUMBA_THREADING_LAYER=layer) == "0 True"
 
 
+FOREIGN = """
+import os, sys, numba
+@numba.njit(parallel=True)
+def foreign(x):
+    for i in numba.prange(x.size):
+        x[i] += 1
+"""
+
+
+@pytest.mark.parametrize("layer", LAYERS)
+def test_a_child_of_a_process_with_parallel_code_of_its_own_is_not_killed(
+    layer: str, warm_cache: dict[str, str]
+) -> None:
+    code = """
+foreign(np.zeros(1000))
+child = os.fork()
+if child == 0:
+    os._exit(0 if right(large) and right(small) else 3)
+_, status = os.waitpid(child, 0)
+print(status, right(large))
+"""
+    assert run(FOREIGN + code, warm_cache, NUMBA_THREADING_LAYER=layer) == "0 True"
+
+
+def test_a_multiprocessing_child_that_imports_the_package_itself_is_not_killed(warm_cache: dict[str, str]) -> None:
+    code = """
+import multiprocessing
+import numpy as np
+def work(status):
+    import rope_numba as rn
+    q = np.ones((600, 40, 64), np.float32); expected = q.copy()
+    rn.Rope(64, backend="numpy")(expected, offset=3)
+    rn.Rope(64)(q, offset=3)
+    status.value = int((q == expected).all())
+foreign(np.zeros(1000))
+assert "rope_numba" not in sys.modules
+context = multiprocessing.get_context("fork")
+status = context.Value("i", -1)
+process = context.Process(target=work, args=(status,))
+process.start(); process.join()
+print(process.exitcode, status.value)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", FOREIGN + code],
+        capture_output=True,
+        text=True,
+        env={**warm_cache, "NUMBA_THREADING_LAYER": "omp"},
+        timeout=240,
+        check=False,
+    )
+    assert done.stdout.strip() == "0 1", done.stderr
+
+
+WHILE_COMPILING = """
+import os
+from numba.core.compiler_lock import global_compiler_lock
+from rope_numba import forks
+from rope_numba.kernels.launch import kernels_for
+
+def in_a_child_forked_while_another_thread_compiles(work):
+    held, forked = threading.Event(), threading.Event()
+    def compile_for_long():
+        with global_compiler_lock:
+            held.set()
+            forked.wait()
+    thread = threading.Thread(target=compile_for_long)
+    thread.start(); held.wait()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if work() else 3)
+    forked.set(); thread.join()
+    return os.waitpid(child, 0)[1]
+"""
+
+
+def test_a_child_forked_while_another_thread_compiles_rotates_in_numpy(cold_cache: dict[str, str]) -> None:
+    code = """
+work = lambda: right(small) and right(large) and right(small, "float16") and right(small)
+print(in_a_child_forked_while_another_thread_compiles(work), right(large))
+"""
+    assert run(WHILE_COMPILING + code, cold_cache) == "0 True"
+
+
+def test_such_a_child_uses_what_was_compiled_before_and_numpy_for_the_rest(warm_cache: dict[str, str]) -> None:
+    code = """
+assert right(small)
+def work():
+    half = kernels_for("f32", "half")
+    as_told = forks.forked() and not forks.can_compile() and half.ready(3) and not half.ready(4)
+    return as_told and right(small) and right(large)
+print(in_a_child_forked_while_another_thread_compiles(work), forks.forked(), forks.can_compile())
+"""
+    assert run(WHILE_COMPILING + code, warm_cache) == "0 False True"
+
+
+def test_where_no_threading_layer_can_be_loaded_large_work_is_serial(warm_cache: dict[str, str]) -> None:
+    code = """
+import numba
+try:
+    numba.get_num_threads()
+    print("loaded")
+except ValueError:
+    print("none")
+print(right(large), right(small))
+"""
+    printed = run(code, warm_cache, NUMBA_THREADING_LAYER="tbb").split()
+    assert printed[1:] == ["True", "True"]
+
+
+@pytest.mark.parametrize("setting", [{"NUMBA_NUM_THREADS": "1"}, {"NUMBA_THREADING_LAYER": "workqueue"}])
+def test_no_parallel_kernel_is_compiled_where_none_can_be_used(
+    setting: dict[str, str], warm_cache: dict[str, str]
+) -> None:
+    code = """
+from rope_numba.kernels.launch import kernels_for
+assert right(large)
+print(len(kernels_for("f32", "half")._parallel))
+"""
+    assert run(code, warm_cache, **setting) == "0"
+
+
 def test_a_decode_step_starts_no_threads(warm_cache: dict[str, str]) -> None:
     code = """
 assert right(small)
@@ -160,6 +281,5 @@ from numba.core.registry import cpu_target
 from rope_numba.kernels import storage
 print(selfcheck.describe_machine()["processor"], storage.has_half(cpu_target.target_context))
 """
-    assert (
-        run(code, cold_cache, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="") == "generic, vectors of 128 bits False"
-    )
+    printed = run(code, cold_cache, NUMBA_CPU_NAME="generic", NUMBA_CPU_FEATURES="")
+    assert printed == "generic, vectors of 128 bits False"

@@ -148,3 +148,40 @@ def test_positive_positions_turn_towards_the_second_channel() -> None:
     q = np.array([[1.0, 0.0]])
     rn.Rope(2)(q, offset=1)
     np.testing.assert_allclose(q, [[np.cos(1.0), np.sin(1.0)]], rtol=1e-15)
+
+
+def test_a_rotations_pickle_is_small_and_rotates_alike() -> None:
+    rope = rn.Rope(64, layout="half")
+    for step in (rope.at(offset=7, tokens=3), rope.at(positions=[[1, 5, 2], [9, 9, 9]])):
+        shape = (3, 4, 64) if step.batch is None else (2, 3, 4, 64)
+        q, again = normal(shape), normal(shape)
+        step(q)
+        data = pickle.dumps(step)
+        assert len(data) < 8 << 10
+        back = pickle.loads(data)
+        assert back.rope == rope
+        back(again)
+        assert_same_bits(again, q)
+
+
+def test_what_is_read_only_cannot_be_made_writeable() -> None:
+    rope = rn.Rope(64)
+    cos, sin = rope.tables(4)
+    for array in (cos, sin, rope.frequencies.inv_freq):
+        with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+            array.setflags(write=True)
+
+
+def test_an_unknown_setting_of_apply_rope_is_refused_by_its_name() -> None:
+    with pytest.raises(TypeError, match=r"apply_rope\(\) got an unexpected keyword argument 'base'"):
+        rn.apply_rope(normal((1, 1, 8)), offset=0, base=10_000.0)  # type: ignore[call-overload]
+
+
+def test_a_magnitude_without_a_finite_inverse_is_refused() -> None:
+    with pytest.raises(ValueError, match="attention_factor is 1e-310; expected a number whose inverse is finite"):
+        rn.Frequencies([1.0], 1e-310)
+
+
+def test_frequencies_beyond_finite_angles_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"inv_freq holds 1e\+301; expected at most 2\*\*900"):
+        rn.Frequencies([1.0, -1e301])

@@ -262,3 +262,45 @@ def test_sixteen_bits_are_widened_rotated_and_rounded_once(dtype: str, layout: s
     rope(wide, offset=12)
     with np.errstate(all="ignore"):
         assert_same_bits(q, wide.astype(DTYPES[dtype]))
+
+
+@pytest.mark.parametrize("shape", ["one position for all", "a position for each row"])
+def test_a_large_batch_of_single_tokens_is_shared_out_from_the_second_call_too(
+    shape: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rope_numba.kernels import launch
+
+    calls = []
+    run = launch.Kernels.run
+
+    def counted(*arguments: Any) -> int:
+        calls.append(1)
+        return run(*arguments)
+
+    monkeypatch.setattr(launch.Kernels, "run", counted)
+    positions: Any = 5 if shape == "one position for all" else np.arange(512)[:, None]
+    step = rn.Rope(128).at(positions=positions)
+    for _ in range(3):
+        q, k = normal((512, 1, 8, 128)), normal((512, 1, 2, 128))
+        expected = q.copy()
+        step(q, k)
+        rn.Rope(128, backend="numpy")(expected, positions=positions)
+        assert_same_bits(q, expected)
+    assert len(calls) == 3
+
+
+def test_memory_with_tokens_outside_the_batch_is_rotated_without_a_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba import arrays
+
+    memory = normal((5, 3, 10, 64))  # tokens, batch, heads, head_dim
+    expected = memory.copy()
+
+    def views(x: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+        return x.swapaxes(0, 1)[:, :, :8], x.swapaxes(0, 1)[:, :, 8:]
+
+    rn.Rope(64, backend="numpy")(*views(expected), offset=3)
+    step = rn.Rope(64).at(offset=3, tokens=5)
+    step(*views(memory.copy()))  # the first call of a dtype takes the second look
+    monkeypatch.setattr(arrays, "accept", None)
+    step(*views(memory))
+    assert_same_bits(memory, expected)

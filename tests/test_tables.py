@@ -188,3 +188,24 @@ def test_tables_of_a_rope_are_read_only_and_right() -> None:
     assert cos[2, 1] == nearest_float32(mpmath.cos, 2 * 100.0 ** (-2 / 8), 1.0)
     assert sin[2, 1] == nearest_float32(mpmath.sin, 2 * 100.0 ** (-2 / 8), 1.0)
     assert rn.Rope(8).tables(0)[0].shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("frequency", "factor"), [(1e-200, 1e-150), (1e-310, 1.0), (2.0**900, 1.0), (1.0, 1e300), (1e-40, 1e-300)]
+)
+@pytest.mark.parametrize("dtype", [FLOAT32, FLOAT64], ids=str)
+def test_extreme_frequencies_and_magnitudes_make_no_warning(frequency: float, factor: float, dtype: Any) -> None:
+    with np.errstate(all="raise"):
+        rows = tables.table_for(rn.Frequencies([frequency], factor), dtype).span(2**53 - 3, 2**53)
+    assert not np.isnan(rows).any()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e30, 1e80, 1e100])
+def test_rows_below_float32s_normal_range_are_rounded_exactly(scale: float) -> None:
+    # Angles and magnitudes whose product is a float32 subnormal, or a tie between two float32.
+    for frequency, factor in ((1e-42, 1.0), (3e-41 / scale, scale), ((1 + 2.0**-24) / scale, scale)):
+        row = tables.table_for(rn.Frequencies([frequency], factor), FLOAT32).span(1, 2)[0, 0]
+        with mpmath.workprec(900):
+            value = mpmath.mpf(factor) * mpmath.sin(mpmath.mpf(frequency))
+            unit = mpmath.mpf(2) ** (max(mpmath.floor(mpmath.log(value, 2)), -126) - 23)
+            assert float(row[1, 0]) == float(mpmath.nint(value / unit) * unit)

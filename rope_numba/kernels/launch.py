@@ -97,7 +97,9 @@ def _may_launch() -> bool:
     if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
         return False
     if _layer is None:
-        inherited = layer() != NOT_CHOSEN and multiprocessing.parent_process() is not None
+        # Started by another package before this one was imported: by this process, or by one that forked it?
+        by_fork = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
+        inherited = layer() != NOT_CHOSEN and multiprocessing.parent_process() is not None and by_fork
         try:
             get_num_threads()  # Numba chooses its layer as it starts its threads, and cannot be asked before
             _layer = "none" if inherited else layer()
