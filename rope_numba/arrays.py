@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from .frequencies import whole
 
-__all__ = ["AXES", "accept", "four_axes", "parse_count", "parse_offset", "parse_positions", "storage_of"]
+__all__ = ["accept", "four_axes", "parse_count", "parse_offset", "parse_positions", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
 FARTHEST = 2**53  # the last position up to which every whole number is a float64
