@@ -138,16 +138,17 @@ class Rotation:
             return True
         kernels = self._engine.kernels.get(q.dtype)
         rows = self._rows64 if q.itemsize == 8 else self._rows32
-        if kernels is None or rows is None or not q.flags.writeable or not 2 <= q.ndim <= 4:
+        if kernels is None or rows is None or not 2 <= q.ndim <= 4:
             return True
         told = self._told
         if q.itemsize == 2:
             q, k = q.view(_uint16), None if k is None else k.view(_uint16)
         if k is None:
             k, told = q[..., :0], told | ALONE
-        elif not k.flags.writeable or k.ndim != q.ndim:
+        try:
+            return bool(kernels.run(q, k, rows, told))
+        except TypeError:  # a read-only array, or k of another number of axes: no such kernel
             return True
-        return bool(kernels.run(q, k, rows, told))
 
     def _carefully(self, q: Any, k: Any) -> None:
         """Check everything, say what is wrong, or rotate."""

@@ -45,7 +45,7 @@ ARROWS: dict[str, set[str]] = {
         "kernels.storage",
         "kernels.told",
     },
-    "kernels.launch": {"forks", "kernels.entry", "kernels.panel", "kernels.storage", "kernels.told"},
+    "kernels.launch": {"forks", "kernels.compile", "kernels.entry", "kernels.panel", "kernels.storage", "kernels.told"},
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {

@@ -31,7 +31,7 @@ def source_digest() -> str:
 
 
 def compile_kernel(
-    function: Callable[..., Any], name: str, signature: Any, *, parallel: bool = False
+    function: Callable[..., Any], name: str, signature: Any, *, parallel: bool = False, cache: bool = True
 ) -> Callable[..., Any]:
     """Compile a function for one signature, from the on-disk cache where there is one.
 
@@ -44,7 +44,7 @@ def compile_kernel(
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
     compiled: Callable[..., Any]
     try:
-        compiled = njit(signature, cache=True, **options)(function)
+        compiled = njit(signature, cache=cache, **options)(function)
     except Exception:
         # No folder of the cache can be written, the disk is full, or a file in it is damaged (Numba lets
         # whatever its reader raised through). If the cache was not the reason, this raises the same again.

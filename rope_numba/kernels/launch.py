@@ -14,10 +14,11 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
+from numba import config, get_num_threads, threading_layer, types  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from .. import forks
+from .compile import compile_kernel
 from .entry import ASK, make_entry
 from .panel import HALF, INTERLEAVED
 from .storage import NAMES
@@ -54,7 +55,7 @@ class Kernels:
         mine = False
         try:
             mine = _launching.acquire(blocking=False)
-            most = get_num_threads()
+            most = _thread_counter()()
             threads = min(most, elements // ELEMENTS_PER_THREAD)
             if mine and threads > 1:
                 # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
@@ -89,6 +90,16 @@ class Kernels:
             return self.serial[rank](q, k, rows, told)
 
         return compile_and_call
+
+
+@functools.cache
+def _thread_counter() -> Callable[[], int]:
+    """Return get_num_threads, compiled: 0.1 us a call; from Python it takes locks and 0.9 us."""
+
+    def count_threads() -> int:
+        return get_num_threads()
+
+    return compile_kernel(count_threads, "count_threads", types.int64(), cache=False)  # it holds a pointer
 
 
 def _may_launch() -> bool:
