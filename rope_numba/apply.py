@@ -14,9 +14,7 @@ from .rotation import Array, KeyArray
 
 __all__ = ["apply_rope"]
 
-SETTINGS = frozenset(
-    ("theta", "rotary_dim", "rotary_offset", "layout", "order", "frequencies", "max_position", "backend")
-)
+SETTINGS = frozenset(Rope.__init__.__kwdefaults__ or {})  # what a Rope takes by keyword
 
 
 @overload

@@ -211,13 +211,13 @@ def _integers(name: str, given: object, shapes: str) -> NDArray[Any]:
         # NumPy takes a bool among ints for an int, and makes floats or objects of ints beyond 64 bits.
         each = list(np.asarray(given, dtype=object).flat)
         bools = any(isinstance(p, (bool, np.bool_)) for p in each)
-        if array.dtype.kind in "iu" and bools:
-            raise TypeError(f"{name} holds a bool; expected integers")
         if array.dtype.kind in "iu":
+            if bools:
+                raise TypeError(f"{name} holds a bool; expected integers")
             return array
         if not bools and all(isinstance(p, (int, np.integer)) for p in each):
             if all(-(2**63) <= int(p) < 2**63 for p in each):
-                return array.astype(np.int64) if array.dtype == object else np.asarray(given, dtype=np.int64)
+                return np.asarray(given, dtype=np.int64)
             raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
     raise TypeError(f"{name} has dtype {array.dtype}; expected integers")
 

@@ -69,13 +69,14 @@ class Frequencies:
             raise ValueError(
                 f"inv_freq holds {np.abs(values).max()}; expected at most 2**900, so that angles are finite"
             )
-        values = np.frombuffer(values.tobytes())  # of bytes, which nobody can make writeable
+        raw = values.tobytes()
+        values = np.frombuffer(raw)  # of bytes, which nobody can make writeable
         factor = positive("attention_factor", attention_factor)
         if not math.isfinite(1.0 / factor):
             raise ValueError(f"attention_factor is {factor}; expected a number whose inverse is finite")
         object.__setattr__(self, "inv_freq", values)
         object.__setattr__(self, "attention_factor", factor)
-        object.__setattr__(self, "key", (values.tobytes(), factor))
+        object.__setattr__(self, "key", (raw, factor))
         turning = np.abs(values[values != 0.0])
         object.__setattr__(self, "smallest", float(turning.min(initial=1.0)) * min(factor, 1.0))
 

@@ -46,6 +46,8 @@ def compile_kernel(
     try:
         compiled = njit(signature, cache=cache, **options)(function)
     except Exception:
+        if not cache:
+            raise
         # No folder of the cache can be written, the disk is full, or a file in it is damaged (Numba lets
         # whatever its reader raised through). If the cache was not the reason, this raises the same again.
         compiled = njit(signature, cache=False, **options)(function)

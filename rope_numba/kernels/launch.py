@@ -43,21 +43,20 @@ class Kernels:
 
     def __init__(self, storage: int, layout: int) -> None:
         self.storage, self.layout = storage, layout
-        self.serial: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
+        self._uncompiled: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
+        self.serial: list[Entry] = self._uncompiled.copy()
         self.small: list[Entry] = self.serial[:4]  # those for arrays without a batch
         self._parallel: dict[int, Entry] = {}
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
-        elements = q.size + k.size
-        if elements < 2 * ELEMENTS_PER_THREAD or not _may_launch():
-            return self.serial[q.ndim](q, k, rows, told)
+        wanted = (q.size + k.size) // ELEMENTS_PER_THREAD
         mine = False
         try:
-            mine = _launching.acquire(blocking=False)
-            most = _thread_counter()()
-            threads = min(most, elements // ELEMENTS_PER_THREAD)
-            if mine and threads > 1:
+            mine = wanted > 1 and _may_launch() and _launching.acquire(blocking=False)
+            most = _thread_counter()() if mine else 1
+            threads = min(most, wanted)
+            if threads > 1:
                 # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
                 chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
                 return self.parallel(q.ndim)(q, k, rows, with_chunks(told, min(chunks, MOST_CHUNKS)))
@@ -68,7 +67,7 @@ class Kernels:
 
     def ready(self, rank: int) -> bool:
         """Tell whether the serial entry for arrays of so many axes is compiled, or can be."""
-        return forks.can_compile() or getattr(self.serial[rank], "__name__", "") != "compile_and_call"
+        return forks.can_compile() or self.serial[rank] is not self._uncompiled[rank]
 
     def parallel(self, rank: int) -> Entry:
         """Return the parallel entry for arrays of so many axes."""
@@ -84,7 +83,7 @@ class Kernels:
             if not forks.can_compile():
                 return ASK
             with _compiling:
-                if self.serial[rank] is compile_and_call:
+                if self.serial[rank] is self._uncompiled[rank]:
                     self.serial[rank] = make_entry(self.storage, self.layout, rank, parallel=False)
                     self.small[:] = self.serial[:4]
             return self.serial[rank](q, k, rows, told)
