@@ -8,23 +8,63 @@ from typing import TYPE_CHECKING, Any
 from . import forks as _forks  # noqa: F401  (notes a fork that happens before the first kernel is asked for)
 
 if TYPE_CHECKING:
-    from . import frequencies, reference
+    from . import frequencies, layouts, reference
     from .apply import apply_rope
     from .frequencies import Frequencies
+    from .integrations.njit import (
+        rotate_half_split,
+        rotate_half_split_bf16,
+        rotate_half_split_f16,
+        rotate_interleaved,
+        rotate_interleaved_bf16,
+        rotate_interleaved_f16,
+    )
+    from .layers import LayerRopes, ropes_from_gguf, ropes_from_hf
+    from .ragged import ragged_positions
     from .rope import Rope, Rotation
 
 __version__ = "0.1.0"
 
-__all__ = ["Frequencies", "Rope", "Rotation", "__version__", "apply_rope", "frequencies", "reference"]
+__all__ = [
+    "Frequencies",
+    "LayerRopes",
+    "Rope",
+    "Rotation",
+    "__version__",
+    "apply_rope",
+    "frequencies",
+    "layouts",
+    "ragged_positions",
+    "reference",
+    "ropes_from_gguf",
+    "ropes_from_hf",
+    "rotate_half_split",
+    "rotate_half_split_bf16",
+    "rotate_half_split_f16",
+    "rotate_interleaved",
+    "rotate_interleaved_bf16",
+    "rotate_interleaved_f16",
+]
 
 # Where each public name lives; it is imported when it is first used (PEP 562).
 _HOMES = {
     "Frequencies": "frequencies",
+    "LayerRopes": "layers",
     "Rope": "rope",
     "Rotation": "rope",
     "apply_rope": "apply",
     "frequencies": "",
+    "layouts": "",
+    "ragged_positions": "ragged",
     "reference": "",
+    "ropes_from_gguf": "layers",
+    "ropes_from_hf": "layers",
+    "rotate_half_split": "integrations.njit",
+    "rotate_half_split_bf16": "integrations.njit",
+    "rotate_half_split_f16": "integrations.njit",
+    "rotate_interleaved": "integrations.njit",
+    "rotate_interleaved_bf16": "integrations.njit",
+    "rotate_interleaved_f16": "integrations.njit",
 }
 
 

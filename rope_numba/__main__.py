@@ -1,4 +1,4 @@
-"""The command line: `python -m rope_numba` checks this machine."""
+"""The command line: `python -m rope_numba` checks this machine, `... inspect MODEL` explains a model's rotation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,42 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m rope_numba",
-        description="Compare the compiled kernels with NumPy on this machine, bit for bit; print what runs where and a "
-        "short table of times. The exit status is 1 if a single bit differs.",
+        description="Without a command: compare the compiled kernels with NumPy on this machine, bit for bit; print "
+        "what runs where and a short table of times. The exit status is 1 if a single bit differs.",
     )
-    parser.parse_args(arguments)
-    return check()
+    commands = parser.add_subparsers(title="commands", dest="command")
+    inspect = commands.add_parser(
+        "inspect",
+        help="explain the rotation of a model from its header",
+        description="Read the header of a model (a GGUF file, a config.json, its folder, or Mistral's params.json) and "
+        "explain its rotation: every value, where it came from, and what is left to the caller.",
+    )
+    inspect.add_argument("model", metavar="MODEL", help="a GGUF file, a config.json or its folder, or a params.json")
+    inspect.add_argument("--layer-type", metavar="T", help="one layer type only, of a model whose layers differ")
+    inspect.add_argument("--seq-len", metavar="N", type=int, help="positions that will be used")
+    inspect.add_argument("--lenient", action="store_true", help="warn of unknown keys instead of refusing them")
+    inspect.add_argument("--json", action="store_true", help="print JSON instead of text")
+    inspect.add_argument("--plot", metavar="FILE", help="draw wavelengths and decay (extra `plot`)")
+    chosen = parser.parse_args(arguments)
+    if chosen.command is None:
+        return check()
+    from .inspecting import inspect_model
+
+    try:
+        text = inspect_model(
+            chosen.model,
+            layer_type=chosen.layer_type,
+            seq_len=chosen.seq_len,
+            strict=not chosen.lenient,
+            as_json=chosen.json,
+            plot=chosen.plot,
+        )
+    except (ImportError, OSError, TypeError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
+        print(f"{chosen.model}: {reason}", file=sys.stderr)
+        return 2
+    print(text)
+    return 0
 
 
 def check() -> int:

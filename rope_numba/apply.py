@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from . import arrays
 from .frequencies import Frequencies
+from .integrations.torch import as_array
 from .rope import Rope
 from .rotation import Array, KeyArray
 
@@ -24,10 +25,12 @@ def apply_rope(
     *,
     positions: ArrayLike | None = ...,
     offset: ArrayLike | None = ...,
+    out: Any = ...,
     theta: float = ...,
     rotary_dim: int | None = ...,
     rotary_offset: int = ...,
     layout: str = ...,
+    layout_out: str | None = ...,
     order: str = ...,
     frequencies: Frequencies | None = ...,
     max_position: int | None = ...,
@@ -42,10 +45,12 @@ def apply_rope(
     *,
     positions: ArrayLike | None = ...,
     offset: ArrayLike | None = ...,
+    out: Any = ...,
     theta: float = ...,
     rotary_dim: int | None = ...,
     rotary_offset: int = ...,
     layout: str = ...,
+    layout_out: str | None = ...,
     order: str = ...,
     frequencies: Frequencies | None = ...,
     max_position: int | None = ...,
@@ -54,7 +59,13 @@ def apply_rope(
 
 
 def apply_rope(
-    q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, **settings: Any
+    q: Any,
+    k: Any = None,
+    *,
+    positions: ArrayLike | None = None,
+    offset: ArrayLike | None = None,
+    out: Any = None,
+    **settings: Any,
 ) -> Any:
     """Rotate q, and k if given, in place, by a `Rope` of q's head_dim and the given settings: the one-shot form.
 
@@ -62,15 +73,15 @@ def apply_rope(
     ----------
     q, k : array
         As for calling a `Rope`.
-    positions, offset
+    positions, offset, out
         As for calling a `Rope`.
-    theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend
+    theta, rotary_dim, rotary_offset, layout, layout_out, order, frequencies, max_position, backend
         As for making a `Rope`.
 
     Returns
     -------
     q, or (q, k)
-        The same arrays.
+        The same arrays, or those of `out`.
 
     Raises
     ------
@@ -86,14 +97,14 @@ def apply_rope(
     """
     for name in settings.keys() - SETTINGS:
         raise TypeError(f"apply_rope() got an unexpected keyword argument {name!r}")
-    arrays.storage_of("q", q)
+    arrays.storage_of("q", as_array("q", q))
     if q.ndim < 2:
         raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
     try:
         rope = _rope_of(q.shape[-1], **settings)
     except TypeError:  # a setting that cannot be hashed, or that a Rope refuses: let that say so
         rope = Rope(q.shape[-1], **settings)
-    return rope(q, k, positions=positions, offset=offset)
+    return rope(q, k, positions=positions, offset=offset, out=out)
 
 
 @functools.lru_cache(maxsize=64, typed=True)

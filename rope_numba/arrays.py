@@ -1,4 +1,4 @@
-"""What users pass, turned into what the rotation takes, or refused: every check and every error text.
+"""The arrays that users pass, turned into what the rotation takes, or refused: every check and every error text.
 
 The compiled entry repeats the tests that are cheap for it and asks here about the rest, so that a text and a rule
 stand once. Nothing is written before all of them have passed.
@@ -6,18 +6,14 @@ stand once. Nothing is written before all of them have passed.
 
 from __future__ import annotations
 
-import operator
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .frequencies import whole
-
-__all__ = ["accept", "four_axes", "parse_count", "parse_offset", "parse_positions", "storage_of"]
+__all__ = ["accept", "accept_into", "four_axes", "kind_of", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
-FARTHEST = 2**53  # the last position up to which every whole number is a float64
 
 # Names of the axes by number of axes, for each order.
 AXES = {
@@ -28,15 +24,23 @@ AXES = {
 # Work that deciding an overlap may cost; what is too hard to decide counts as shared.
 OVERLAP_WORK = 10_000
 
+# Storages that may become others on the way, beside each that stays what it is.
+CONVERSIONS = {("f32", "f16"), ("f32", "bf16"), ("f16", "f32"), ("bf16", "f32")}
+TYPE_NAMES = {"f32": "float32", "f64": "float64", "f16": "float16", "bf16": "bfloat16"}
+
+# bfloat16 without ml_dtypes, as tensors of PyTorch become arrays: a NumPy dtype that is its own and two bytes wide.
+BFLOAT16_BITS = np.dtype([("bfloat16", np.uint16)])
+
 _STORAGES = {np.dtype(np.float32): "f32", np.dtype(np.float64): "f64", np.dtype(np.float16): "f16"}
+_STORAGES[BFLOAT16_BITS] = "bf16"
 
 
 def storage_of(name: str, x: object) -> str:
     """Return the storage code of an array ("f32", "f64", "f16" or "bf16"), or raise if it is not one of ours."""
     if not isinstance(x, np.ndarray):
-        raise TypeError(f"{name} is {_kind(x)}; expected a NumPy array of {TYPES}")
+        raise TypeError(f"{name} is {kind_of(x)}; expected a NumPy array of {TYPES}")
     if type(x) not in (np.ndarray, np.memmap):
-        raise TypeError(f"{name} is {_kind(x)}; expected a plain numpy.ndarray (or numpy.memmap)")
+        raise TypeError(f"{name} is {kind_of(x)}; expected a plain numpy.ndarray (or numpy.memmap)")
     code = _STORAGES.get(x.dtype)
     if code is not None:
         return code
@@ -77,22 +81,89 @@ def accept(
     storage code, q, k
         The arrays as plain ndarrays over the same memory.
     """
-    code = storage_of("q", q)
-    _check_axes("q", q, head_dim, order)
-    if k is not None:
-        storage_of("k", k)
-        if k.dtype != q.dtype:
-            raise TypeError(f"k.dtype is {k.dtype}; expected {q.dtype}, as q has")
-        if k.ndim != q.ndim:
-            raise ValueError(f"k has {k.ndim} axes; expected {q.ndim}, as q has")
-        _check_axes("k", k, head_dim, order)
-    for name, x in (("q", q), ("k", k)):
-        if x is not None:
-            _check_counts(name, x, q, order, tokens, batch)
-            _check_memory(name, x, order)
+    inputs = {"q": q} if k is None else {"q": q, "k": k}
+    code = _check_shapes(inputs, head_dim, order, tokens, batch)
+    for name, x in inputs.items():
+        _check_memory(name, x, order)
     if k is not None and _share_memory(q, k):
         raise ValueError("k shares memory with q; expected arrays that have no element in common")
     return code, q.view(np.ndarray), None if k is None else k.view(np.ndarray)
+
+
+def accept_into(
+    inputs: dict[str, Any], outs: tuple[Any, ...], *, head_dim: int, order: str, tokens: int, batch: int | None
+) -> list[tuple[NDArray[Any], NDArray[Any]]]:
+    """Check the arrays of one call that writes into others, wholly.
+
+    Parameters
+    ----------
+    inputs : dict
+        q, or k, or both, as the user passed them, by their names.
+    outs : tuple
+        For each of them where it goes; None means in place.
+    head_dim, order, tokens, batch
+        As for `accept`.
+
+    Returns
+    -------
+    list of (array, array)
+        For each input where it comes from and where it goes; the same object if it is rotated in place.
+    """
+    _check_shapes(inputs, head_dim, order, tokens, batch)
+    names = [(name, "out" if len(inputs) == 1 else f"out[{place}]") for place, name in enumerate(inputs)]
+    moves = []
+    for (name, out_name), x, out in zip(names, inputs.values(), outs, strict=True):
+        if out is None:
+            _check_memory(name, x, order)
+        else:
+            _check_memory(name, x, order, written=False)
+            _check_out(name, x, out_name, out, order)
+        moves.append((x, x) if out is None else (out, out) if _same_place(x, out) else (x, out))
+    for place, (x, target) in enumerate(moves):
+        name, out_name = names[place]
+        written = name if x is target else out_name
+        if x is not target and _share_memory(x, target):
+            raise ValueError(f"{out_name} shares memory with {name}; expected {name} itself, or no element in common")
+        for other, (other_x, other_target) in enumerate(moves):
+            if other != place and (_share_memory(target, other_x) or _share_memory(target, other_target)):
+                raise ValueError(
+                    f"{written} shares memory with {names[other][0]} or where it goes; expected no element in common"
+                )
+    return moves
+
+
+def _check_shapes(inputs: dict[str, Any], head_dim: int, order: str, tokens: int, batch: int | None) -> str:
+    """Check dtypes and shapes of q, of k, or of both; returns their storage code."""
+    first_name, first = next(iter(inputs.items()))
+    code = storage_of(first_name, first)
+    for name, x in inputs.items():
+        here = storage_of(name, x)
+        if here != code:
+            raise TypeError(f"{name}.dtype is {TYPE_NAMES[here]}; expected {TYPE_NAMES[code]}, as {first_name} has")
+        if x.ndim != first.ndim:
+            raise ValueError(f"{name} has {x.ndim} axes; expected {first.ndim}, as {first_name} has")
+        _check_axes(name, x, head_dim, order)
+    for name, x in inputs.items():
+        _check_counts(name, x, first, order, tokens, batch)
+    return code
+
+
+def _check_out(name: str, x: NDArray[Any], out_name: str, out: Any, order: str) -> None:
+    """Check that an array can be rotated into another."""
+    pair = storage_of(name, x), storage_of(out_name, out)
+    if pair[0] != pair[1] and pair not in CONVERSIONS:
+        source, target = TYPE_NAMES[pair[0]], TYPE_NAMES[pair[1]]
+        allowed = [source, *(TYPE_NAMES[to] for of, to in sorted(CONVERSIONS) if of == pair[0])]
+        raise TypeError(f"{out_name}.dtype is {target}; expected {' or '.join(allowed)}, as {name} is {source}")
+    if out.shape != x.shape:
+        raise ValueError(f"{out_name} has shape {out.shape}; expected {x.shape}, as {name} has")
+    _check_memory(out_name, out, order)
+
+
+def _same_place(x: NDArray[Any], out: NDArray[Any]) -> bool:
+    steps = zip(x.shape, x.strides, out.strides, strict=True)
+    alike = all(mine == other for length, mine, other in steps if length > 1)  # no step is taken on an axis of length 1
+    return x.dtype == out.dtype and x.ctypes.data == out.ctypes.data and alike
 
 
 def _check_axes(name: str, x: NDArray[Any], head_dim: int, order: str) -> None:
@@ -114,9 +185,10 @@ def _check_counts(name: str, x: NDArray[Any], q: NDArray[Any], order: str, token
         raise ValueError(f"{name} has a batch of {rows}; expected {four_axes(q, order).shape[0]}, as q has")
 
 
-def _check_memory(name: str, x: NDArray[Any], order: str) -> None:
-    if not x.flags.writeable:
-        raise ValueError(f"{name} is read-only; expected a writeable array, as it is rotated in place")
+def _check_memory(name: str, x: NDArray[Any], order: str, *, written: bool = True) -> None:
+    if written and not x.flags.writeable:
+        why = "as it is rotated in place" if name in ("q", "k") else "as results go there"
+        raise ValueError(f"{name} is read-only; expected a writeable array, {why}")
     if x.size == 0:
         return
     if x.strides[-1] != x.itemsize:
@@ -125,6 +197,8 @@ def _check_memory(name: str, x: NDArray[Any], order: str) -> None:
         )
     if not x.flags.aligned or any(n > 1 and s % x.itemsize for n, s in zip(x.shape, x.strides, strict=True)):
         raise ValueError(f"{name} is not aligned; expected every element at a multiple of its {x.itemsize} bytes")
+    if not written:
+        return
     for axis, length, stride in zip(AXES[order][x.ndim], x.shape, x.strides, strict=True):
         if stride == 0 and length > 1:
             raise ValueError(f"{name} has stride 0 on its {axis} axis; expected memory of its own for each element")
@@ -153,84 +227,8 @@ def _share_memory(a: NDArray[Any], b: NDArray[Any]) -> bool:
         return True
 
 
-def parse_positions(positions: object, max_position: int | None) -> NDArray[np.int64]:
-    """Return positions as int64 of shape (tokens,) or (batch, tokens); a scalar becomes one token."""
-    given = _integers("positions", positions, "(tokens,) or (batch, tokens)")
-    if given.ndim > 2:
-        raise ValueError(f"positions has shape {given.shape}; expected (tokens,) or (batch, tokens)")
-    if given.size:
-        _check_range("positions", int(given.min()), int(given.max()), max_position)
-    return np.array(np.atleast_1d(given), dtype=np.int64)
-
-
-def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple[int, int] | NDArray[np.int64]:
-    """Return the positions from an offset on: (first, end), or an array for an offset that is (batch,)."""
-    bound = max_position if tokens else None  # no tokens reach no position
-    if isinstance(offset, (list, tuple, np.ndarray)):
-        starts = _integers("offset", offset, "an int, or (batch,)")
-        if starts.ndim > 1:
-            raise ValueError(f"offset has shape {starts.shape}; expected an int, or (batch,)")
-        if starts.ndim == 1:
-            if starts.size:
-                _check_range("offset", int(starts.min()), int(starts.max()) + max(tokens - 1, 0), bound)
-            return starts.astype(np.int64)[:, None] + np.arange(tokens, dtype=np.int64)
-        offset = int(starts)
-    if isinstance(offset, (bool, np.bool_)):
-        raise TypeError(f"offset is {offset!r}; expected an int, or integers of shape (batch,)")
-    try:
-        first = operator.index(offset)  # type: ignore[arg-type]
-    except TypeError:
-        raise TypeError(f"offset is {_kind(offset)}; expected an int, or integers of shape (batch,)") from None
-    _check_range("offset", first, first + max(tokens - 1, 0), bound)
-    return first, first + tokens
-
-
-def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, int]:
-    """Return the positions 0 to count - 1 as (first, end)."""
-    if whole(name, count) < 0:
-        raise ValueError(f"{name} is {count}; expected 0 or more")
-    if count:
-        _check_range(name, 0, int(count) - 1, max_position)
-    return 0, int(count)
-
-
-def _integers(name: str, given: object, shapes: str) -> NDArray[Any]:
-    """Return what was given as an array of some integer type."""
-    if isinstance(given, np.ndarray) and type(given) not in (np.ndarray, np.memmap):
-        raise TypeError(f"{name} is {_kind(given)}; expected a plain numpy.ndarray or ints")
-    try:
-        array = np.asarray(given)
-    except ValueError:
-        raise ValueError(f"{name} has rows of unequal length; expected {shapes}") from None
-    if isinstance(given, np.ndarray):
-        if array.dtype.kind in "iu":
-            return array
-    elif array.size == 0:
-        return array.astype(np.int64)  # an empty list has no type
-    else:
-        # NumPy takes a bool among ints for an int, and makes floats or objects of ints beyond 64 bits.
-        each = list(np.asarray(given, dtype=object).flat)
-        bools = any(isinstance(p, (bool, np.bool_)) for p in each)
-        if array.dtype.kind in "iu":
-            if bools:
-                raise TypeError(f"{name} holds a bool; expected integers")
-            return array
-        if not bools and all(isinstance(p, (int, np.integer)) for p in each):
-            if all(-(2**63) <= int(p) < 2**63 for p in each):
-                return np.asarray(given, dtype=np.int64)
-            raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
-    raise TypeError(f"{name} has dtype {array.dtype}; expected integers")
-
-
-def _check_range(name: str, lowest: int, highest: int, max_position: int | None) -> None:
-    if lowest < -FARTHEST or highest > FARTHEST:
-        farthest = lowest if lowest < -FARTHEST else highest
-        raise ValueError(f"{name} leads to position {farthest}; expected at most 2**53 from 0, exact in float64")
-    if max_position is not None and highest >= max_position:
-        raise ValueError(f"{name} leads to position {highest}; expected below max_position, {max_position}")
-
-
-def _kind(x: object) -> str:
+def kind_of(x: object) -> str:
+    """Return an object's type as an error text names it."""
     if x is None:
         return "None"
     name = type(x).__name__

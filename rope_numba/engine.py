@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,14 +14,19 @@ from .kernels.told import HEAD_MAJOR, tell
 from .tables import Rows, Table, table_for
 
 if TYPE_CHECKING:
-    from .kernels.launch import Kernels
+    from .kernels.launch import Kernels, Movers
 
-__all__ = ["FLOAT32", "FLOAT64", "Engine", "Places"]
+__all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Places"]
 
-# Positions: (first, end) where they follow one another, else an array of shape (tokens,) or (batch, tokens).
+# Positions: (first, end) where they follow one another, else an array of shape (tokens,), (batch, tokens) or
+# (streams, batch, tokens).
 Places = tuple[int, int] | NDArray[np.int64]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
+
+
+# What rows are for: to rotate, to undo that, or to move what has been rotated by some positions.
+FORWARD, INVERSE, SHIFT = range(3)
 
 
 class Engine:
@@ -32,42 +38,78 @@ class Engine:
         "head_dim",
         "kernels",
         "layout",
+        "layout_out",
         "order",
         "rotary_offset",
         "serial16",
         "serial32",
         "tables",
         "told",
-        "undoing",
     )
 
     def __init__(
-        self, head_dim: int, rotary_offset: int, layout: str, order: str, frequencies: Frequencies, backend: str
+        self,
+        head_dim: int,
+        rotary_offset: int,
+        layout: str,
+        layout_out: str,
+        order: str,
+        frequencies: Frequencies,
+        backend: str,
     ) -> None:
-        self.head_dim, self.rotary_offset, self.frequencies = head_dim, rotary_offset, frequencies
-        self.layout, self.order, self.backend = layout, order, backend
+        self.head_dim, self.rotary_offset = head_dim, rotary_offset
+        self.layout, self.layout_out, self.order, self.backend = layout, layout_out, order, backend
         self.told = tell(HEAD_MAJOR if order == "htd" else 0, head_dim, rotary_offset)
-        self.tables: dict[tuple[np.dtype[Any], bool], Table] = {}
+        self.tables: dict[tuple[np.dtype[Any], int], Table] = {}
         factor = frequencies.attention_factor
-        self.undoing = frequencies if factor == 1.0 else Frequencies(frequencies.inv_freq, 1.0 / factor)
+        plain = factor == 1.0
+        # By what the rows are for.
+        self.frequencies = (
+            frequencies,
+            frequencies if plain else frequencies.replaced(attention_factor=1.0 / factor),
+            frequencies if plain else frequencies.replaced(attention_factor=1.0),
+        )
         # Kernels that have been used, by the arrays' dtype; their serial entries once more, for one look-up less.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
         self.serial32: Sequence[Any] = ()
         self.serial16: dict[np.dtype[Any], Sequence[Any]] = {}
 
-    def rows(self, places: Places, dtype: np.dtype[Any], inverse: bool) -> Rows:
-        """Return the rows of some positions in float32 or float64, or those that undo them."""
-        frequencies = self.undoing if inverse else self.frequencies
-        held = self.tables.get((dtype, inverse))
-        table = self.tables[dtype, inverse] = table_for(frequencies, dtype, held)
-        rows = table.span(*places) if type(places) is tuple else table.gather(places)  # type: ignore[arg-type]
-        if inverse:
+    def rows(self, places: Places, dtype: np.dtype[Any], way: int) -> Rows:
+        """Return the rows of some positions in float32 or float64."""
+        held = self.tables.get((dtype, way))
+        table = self.tables[dtype, way] = table_for(self.frequencies[way], dtype, held)
+        if isinstance(places, tuple):
+            rows = table.span(*places)
+        elif places.ndim < 3:
+            rows = table.gather(places)
+        else:
+            rows = self._rows_of_streams(table, places)
+        if way == INVERSE:
             rows = rows.copy()
             np.negative(rows[:, :, 1], out=rows[:, :, 1])
         return rows
 
+    def _rows_of_streams(self, table: Table, places: NDArray[np.int64]) -> Rows:
+        """Return rows whose pairs follow the positions of their own streams."""
+        streams = self.frequencies[FORWARD].streams
+        rows: Rows = np.empty((*places.shape[1:], 2, streams.size), table.dtype)
+        for stream in np.unique(streams):
+            pairs = streams == stream
+            rows[..., pairs] = table.gather(places[stream])[..., pairs]
+        return rows
+
     def kernels_for(self, storage: str) -> Kernels | None:
-        """Return the kernels of a storage, or None for the rotation in NumPy. The first call imports Numba."""
+        """Return the kernels of a storage, in place, or None for the rotation in NumPy."""
+        launch = self._launch()
+        return None if launch is None else launch.kernels_for(storage, self.layout)
+
+    def movers_for(self, source: str, target: str) -> Movers | None:
+        """Return the kernels from one storage into another, or None for the rotation in NumPy."""
+        launch = self._launch()
+        return None if launch is None else launch.movers_for(source, target, self.layout, self.layout_out)
+
+    def _launch(self) -> ModuleType | None:
+        """Return the module of the kernels, or None where they do not run. The first call imports Numba."""
         if self.backend == "numpy":
             return None
         try:
@@ -75,12 +117,12 @@ class Engine:
         except ImportError as error:
             text = f"backend is 'numba', which cannot be imported ({error}); expected it installed, or backend='numpy'"
             raise ImportError(text) from None
-        return None if launch.JIT_DISABLED else launch.kernels_for(storage, self.layout)
+        return None if launch.JIT_DISABLED else launch
 
     def remember(self, storage: str, dtype: np.dtype[Any]) -> None:
         """Keep the kernels of a dtype at hand, for calls that come without a look at their arrays."""
         kernels = self.kernels_for(storage)
-        if kernels is None:
+        if kernels is None or self.layout != self.layout_out:
             return
         self.kernels[dtype] = kernels
         if storage == "f32":

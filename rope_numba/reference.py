@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import storage_of
-from .frequencies import whole
+from .numbers import whole
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
 
@@ -88,17 +88,39 @@ def rotate_stored(
     storage: str, x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any], layout: str, rotary_offset: int
 ) -> None:
     """Rotate arrays of a known storage ("f32", "f64", "f16", "bf16"), those of 16 bits given as uint16."""
-    pairs = cos.shape[-1]
-    block = x[..., rotary_offset : rotary_offset + 2 * pairs]
-    if layout == "interleaved":
-        low, high = block[..., 0::2], block[..., 1::2]
-    else:
-        low, high = block[..., :pairs], block[..., pairs:]
+    move_stored(storage, x, storage, x, cos, sin, layout, layout, rotary_offset)
+
+
+def move_stored(
+    source: str,
+    x: NDArray[Any],
+    target: str,
+    out: NDArray[Any],
+    cos: NDArray[Any],
+    sin: NDArray[Any],
+    layout_in: str,
+    layout_out: str,
+    rotary_offset: int,
+) -> None:
+    """Rotate x of one storage and layout into out of another, which may be x; 16-bit arrays are given as uint16."""
+    behind = rotary_offset + 2 * cos.shape[-1]
     c, s = cos[..., None, :], sin[..., None, :]  # the same for every head
-    widen, narrow = _CONVERSIONS[storage]
+    low, high = _members(x[..., rotary_offset:behind], layout_in)
+    new_low, new_high = _members(out[..., rotary_offset:behind], layout_out)
+    widen, narrow = _CONVERSIONS[source][0], _CONVERSIONS[target][1]
     with np.errstate(all="ignore"):
         a, b = widen(low), widen(high)
-        low[...], high[...] = narrow(a * c - b * s), narrow(a * s + b * c)
+        new_low[...], new_high[...] = narrow(a * c - b * s), narrow(a * s + b * c)
+        if out is not x:
+            for others in (slice(0, rotary_offset), slice(behind, None)):
+                out[..., others] = x[..., others] if source == target else narrow(widen(x[..., others]))
+
+
+def _members(block: NDArray[Any], layout: str) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return views of the lower and the higher members of all pairs."""
+    if layout == "interleaved":
+        return block[..., 0::2], block[..., 1::2]
+    return block[..., : block.shape[-1] // 2], block[..., block.shape[-1] // 2 :]
 
 
 def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:

@@ -8,15 +8,21 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from . import arrays
-from .engine import FLOAT32, Engine, Places
+from .engine import FLOAT32, FORWARD, INVERSE, SHIFT, Engine, Places
 from .frequencies import Frequencies
+from .identity import Identity
+from .integrations.torch import as_array
+from .positions import FARTHEST, parse_count, parse_delta, parse_offset, parse_positions
+from .readable import Readable
 from .rotation import Array, KeyArray, Rotation
 from .settings import checked
 
 __all__ = ["Rope", "Rotation"]
 
+_ndarray = np.ndarray
 
-class Rope:
+
+class Rope(Identity, Readable):
     """How one model rotates its queries and keys: frequencies, widths, layout and order of axes.
 
     Immutable, hashable, equal by value, small to pickle, safe to share between layers and threads. Calling it rotates
@@ -34,6 +40,9 @@ class Rope:
         First rotated channel.
     layout : "interleaved" or "half"
         Which channels make a pair: (2i, 2i + 1), or (i, i + rotary_dim / 2).
+    layout_out : "interleaved" or "half", optional
+        The layout that is written, if it is not the one that is read: DeepSeek's models in transformers read
+        interleaved pairs and write halves, and caches of llama.cpp and of transformers differ so.
     order : "thd" or "htd"
         The axes before head_dim: (tokens, heads) or (heads, tokens). A leading batch axis may come before them.
     frequencies : Frequencies, optional
@@ -64,12 +73,15 @@ class Rope:
     __slots__ = (
         "_base",
         "_end",
-        "_engine",
+        "_engines",
+        "_header",
+        "_recent",
         "_token_axis",
         "backend",
         "frequencies",
         "head_dim",
         "layout",
+        "layout_out",
         "max_position",
         "order",
         "rotary_dim",
@@ -80,14 +92,16 @@ class Rope:
     rotary_dim: int
     rotary_offset: int
     layout: str
+    layout_out: str
     order: str
     frequencies: Frequencies
     max_position: int | None
     backend: str
     _base: float | None  # theta, if the frequencies were made from it: for the repr only
-    _engine: Engine
+    _engines: tuple[Engine, Engine, Engine]  # by what rows are for; one and the same unless layouts change
     _token_axis: int
     _end: int  # positions below it need no second look
+    _recent: tuple[int, Rotation] | None  # the last single position: a model's other layers ask for it again
 
     def __init__(
         self,
@@ -97,33 +111,63 @@ class Rope:
         rotary_dim: int | None = None,
         rotary_offset: int = 0,
         layout: str = "interleaved",
+        layout_out: str | None = None,
         order: str = "thd",
         frequencies: Frequencies | None = None,
         max_position: int | None = None,
         backend: str = "numba",
     ) -> None:
-        own = checked(head_dim, theta, rotary_dim, rotary_offset, layout, order, frequencies, max_position, backend)
-        shared = ("head_dim", "rotary_offset", "layout", "order", "frequencies", "backend")
-        own["_engine"] = Engine(**{name: own[name] for name in shared})
+        own = checked(
+            head_dim, theta, rotary_dim, rotary_offset, layout, layout_out, order, frequencies, max_position, backend
+        )
+        shared = {name: own[name] for name in ("head_dim", "rotary_offset", "order", "frequencies", "backend")}
+        inward, outward = own["layout"], own["layout_out"]
+        ways = ((inward, outward), (outward, inward), (outward, outward))  # forward, inverse, shift
+        engines = {way: Engine(layout=way[0], layout_out=way[1], **shared) for way in dict.fromkeys(ways)}
+        own["_engines"] = tuple(engines[way] for way in ways)
+        own["_header"] = own["_recent"] = None
         own["_token_axis"] = -3 if order == "thd" else -2
-        own["_end"] = arrays.FARTHEST if max_position is None else min(arrays.FARTHEST, own["max_position"])
+        own["_end"] = FARTHEST if max_position is None else min(FARTHEST, own["max_position"])
         for name, setting in own.items():
             object.__setattr__(self, name, setting)
 
     @overload
     def __call__(
-        self, q: Array, k: None = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+        self,
+        q: Array,
+        k: None = None,
+        *,
+        positions: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        out: None = None,
     ) -> Array: ...
 
     @overload
     def __call__(
-        self, q: Array, k: KeyArray, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+        self,
+        q: Array,
+        k: KeyArray,
+        *,
+        positions: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        out: None = None,
     ) -> tuple[Array, KeyArray]: ...
 
+    @overload
     def __call__(
-        self, q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+        self, q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, out: Any
+    ) -> Any: ...
+
+    def __call__(
+        self,
+        q: Any,
+        k: Any = None,
+        *,
+        positions: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        out: Any = None,
     ) -> Any:
-        """Rotate q, and k if given, in place.
+        """Rotate q, and k if given, in place, or into other arrays.
 
         Parameters
         ----------
@@ -132,14 +176,20 @@ class Rope:
             (batch, tokens, heads, head_dim), tokens and heads the other way round in order "htd". They may differ in
             heads.
         positions : array of int, optional
-            One for each token: (tokens,), or (batch, tokens), or a scalar for one token.
+            One for each token: (tokens,), or (batch, tokens), or a scalar for one token. Where frequencies follow
+            several streams, also (streams, batch, tokens); the other forms mean that all streams are equal.
         offset : int or array of int, optional
             Instead of positions: that of the first token, or (batch,) of them.
+        out : array, or (array or None, array or None)
+            Where the results go instead: one array if there is no k, else one for each of q and k, None meaning in
+            place. Of the same shape, with its own strides; of the same dtype, or float16 or bfloat16 for float32, or
+            float32 for these: computed in float32, rounded once. It may be the input itself; otherwise it must not
+            share an element with it.
 
         Returns
         -------
         q, or (q, k)
-            The same arrays.
+            The same arrays, or those of `out`.
 
         Raises
         ------
@@ -154,22 +204,22 @@ class Rope:
         >>> rn.Rope(2)(q, offset=1).round(4)
         array([[0.5403, 0.8415]])
         """
-        return self._now(q, k, positions, offset, False)
-
-    @overload
-    def inverse(
-        self, q: Array, k: None = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
-    ) -> Array: ...
-
-    @overload
-    def inverse(
-        self, q: Array, k: KeyArray, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
-    ) -> tuple[Array, KeyArray]: ...
+        recent = self._recent
+        if recent is not None and type(offset) is int and offset == recent[0] and positions is None and out is None:
+            if type(q) is _ndarray and q.ndim == 3 and q.shape[self._token_axis] == 1:
+                return recent[1](q, k)
+        return self._now(q, k, positions, offset, FORWARD, out)
 
     def inverse(
-        self, q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None
+        self,
+        q: Any,
+        k: Any = None,
+        *,
+        positions: ArrayLike | None = None,
+        offset: ArrayLike | None = None,
+        out: Any = None,
     ) -> Any:
-        """Undo a rotation, in place: turn back by the same positions and divide by the magnitude.
+        """Undo a rotation: turn back by the same positions and divide by the magnitude.
 
         Parameters, Returns and Raises are those of calling the `Rope`.
 
@@ -181,7 +231,45 @@ class Rope:
         >>> rope.inverse(rope(q, offset=7), offset=7).round(6)
         array([[3., 4.]])
         """
-        return self._now(q, k, positions, offset, True)
+        return self._now(q, k, positions, offset, INVERSE, out)
+
+    def shift(self, k: Any, delta: ArrayLike, *, out: Any = None) -> Any:
+        """Move cached keys, which have been rotated, by some positions, at magnitude 1.
+
+        The result is what rotating the same keys at positions + delta gives, up to rounding, as long as frequencies are
+        the same then and now. Those of the schemes "dynamic" and "longrope" change with the length in use: `can_shift`
+        is False for them, and keys that were rotated for another length must not be mixed, shifted or not.
+
+        Parameters
+        ----------
+        k : array
+            Cached keys, as for calling the `Rope`, in the layout that it writes.
+        delta : int or array of int
+            One number for all tokens, or as positions; of any sign.
+        out : array, optional
+            As for calling the `Rope`; in place by default.
+
+        Returns
+        -------
+        k, or out
+
+        Raises
+        ------
+        TypeError, ValueError
+            If k or delta cannot be taken; nothing has been written then.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rope_numba as rn
+        >>> rope, k = rn.Rope(2), np.array([[1.0, 0.0]])
+        >>> rope.shift(rope(k, offset=7), -6).round(4)  # as if it had been at position 1
+        array([[0.5403, 0.8415]])
+        """
+        arrays.storage_of("k", as_array("k", k))
+        places = parse_delta(delta, self.frequencies.stream_count)
+        tokens = (k.shape[self._token_axis] if k.ndim > 2 else 1) if isinstance(places, tuple) else None
+        return Rotation(self, self._engines[SHIFT], places, SHIFT, tokens).alone("k", k, out)
 
     def at(
         self, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, tokens: int | None = None
@@ -191,7 +279,7 @@ class Rope:
         Parameters
         ----------
         positions : array of int, optional
-            (tokens,), or (batch, tokens), or a scalar for one token.
+            As for calling the `Rope`.
         offset, tokens : int, optional
             Instead of positions: that of the first token (or (batch,) of them), and the number of tokens.
 
@@ -218,10 +306,9 @@ class Rope:
         if offset is not None and positions is None:
             if tokens is None:
                 raise TypeError("tokens is missing; expected the number of tokens that start at offset")
-            arrays.parse_count("tokens", tokens, None)
-        return Rotation(
-            self, self._engine, self._places(positions, offset, 0 if tokens is None else int(tokens)), False
-        )
+            parse_count("tokens", tokens, None)
+        places = self._places(positions, offset, 0 if tokens is None else int(tokens))
+        return Rotation(self, self._engines[FORWARD], places, FORWARD)
 
     def tables(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return cosines and sines of positions 0 to n - 1, magnitude included.
@@ -247,79 +334,36 @@ class Rope:
         >>> cos.shape
         (4096, 32)
         """
-        rows = self._engine.rows(arrays.parse_count("n", n, self.max_position), FLOAT32, False)[0]
+        rows = self._engines[FORWARD].rows(parse_count("n", n, self.max_position), FLOAT32, FORWARD)[0]
         rows = np.asarray(memoryview(rows).toreadonly())  # which nobody can make writeable
         return rows[:, 0], rows[:, 1]
 
-    def _now(self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, inverse: bool) -> Any:
+    def _now(
+        self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, way: int, out: Any = None
+    ) -> Any:
+        engine = self._engines[way]
         if offset is None:
-            return Rotation(self, self._engine, self._places(positions, None, 0), inverse)(q, k)
+            return Rotation(self, engine, self._places(positions, None, 0), way)(q, k, out=out)
         if type(q) is not np.ndarray:
-            arrays.storage_of("q", q)
+            arrays.storage_of("q", as_array("q", q))
         tokens = q.shape[self._token_axis] if q.ndim > 2 else 1
         # The way of a decode loop; whatever is not plainly right goes on to the careful reading of positions.
         if type(offset) is int and positions is None and offset >= 0 and offset + tokens <= self._end:
-            return Rotation(self, self._engine, (offset, offset + tokens), inverse)(q, k)
-        return Rotation(self, self._engine, self._places(positions, offset, tokens), inverse)(q, k)
+            rotation = Rotation(self, engine, (offset, offset + tokens), way)
+            if tokens == 1 and way == FORWARD:
+                rotation.let_go()
+                object.__setattr__(self, "_recent", (offset, rotation))
+            return rotation(q, k, out=out)
+        return Rotation(self, engine, self._places(positions, offset, tokens), way)(q, k, out=out)
 
     def _places(self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int) -> Places:
         """Return positions as (first, end) where they follow one another, else as an array."""
         if (positions is None) == (offset is None):
             raise TypeError(f"positions and offset are {'missing' if offset is None else 'both given'}; expected one")
         if positions is None:
-            return arrays.parse_offset(offset, tokens, self.max_position)
-        places = arrays.parse_positions(positions, self.max_position)
+            return parse_offset(offset, tokens, self.max_position)
+        places = parse_positions(positions, self.max_position, self.frequencies.stream_count)
         if places.ndim == 1 and places.size and places[-1] - places[0] == places.size - 1:
             if places.size == 1 or bool((np.diff(places) == 1).all()):
                 return int(places[0]), int(places[-1]) + 1
         return places
-
-    def _arguments(self) -> dict[str, Any]:
-        return {
-            "head_dim": self.head_dim,
-            "rotary_offset": self.rotary_offset,
-            "layout": self.layout,
-            "order": self.order,
-            "frequencies": self.frequencies,
-            "max_position": self.max_position,
-            "backend": self.backend,
-        }
-
-    def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Rope cannot be changed; make another one to have another {name}")
-
-    def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Rope cannot be changed; {name} stays")
-
-    def __eq__(self, other: object) -> bool:
-        return self._arguments() == other._arguments() if isinstance(other, Rope) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(tuple(self._arguments().values()))
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._arguments(), self._base)
-
-    def __repr__(self) -> str:
-        parts = [f"head_dim={self.head_dim}"]
-        if self._base is not None:
-            parts.append(f"theta={self._base}")
-        if self.rotary_dim != self.head_dim:
-            parts.append(f"rotary_dim={self.rotary_dim}")
-        if self.rotary_offset:
-            parts.append(f"rotary_offset={self.rotary_offset}")
-        parts += [f"layout={self.layout!r}", f"order={self.order!r}"]
-        if self._base is None:
-            inv_freq, factor = self.frequencies.inv_freq, self.frequencies.attention_factor
-            parts.append(f"frequencies=<{inv_freq[0]:g} to {inv_freq[-1]:g}, attention_factor={factor:g}>")
-        if self.max_position is not None:
-            parts.append(f"max_position={self.max_position}")
-        if self.backend != "numba":
-            parts.append(f"backend={self.backend!r}")
-        return f"Rope({', '.join(parts)})"
-
-
-def _unpickled(arguments: dict[str, Any], base: float | None) -> Rope:
-    rope = Rope(**arguments)
-    object.__setattr__(rope, "_base", base)
-    return rope

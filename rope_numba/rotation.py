@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from . import arrays, reference
 from .engine import FLOAT32, FLOAT64, Engine, Places
-from .kernels.told import ALONE, PER_ROW, TRUSTED
+from .integrations.torch import as_array, is_tensor, note_written
+from .kernels.told import ALONE, ONE_ROW, PER_ROW, TRUSTED
+from .numbers import shown
 from .tables import Rows
 
 __all__ = ["Array", "KeyArray", "Rotation"]
@@ -38,51 +40,58 @@ class Rotation:
 
     __slots__ = (
         "_engine",
-        "_inverse",
         "_places",
         "_rows32",
         "_rows64",
         "_serial16",
         "_serial32",
         "_told",
+        "_way",
         "batch",
         "rope",
         "tokens",
     )
 
-    def __init__(self, rope: Any, engine: Engine, places: Places, inverse: bool) -> None:
-        self.rope, self._engine, self._places, self._inverse = rope, engine, places, inverse
+    def __init__(self, rope: Any, engine: Engine, places: Places, way: int, tokens: int | None = None) -> None:
+        self.rope, self._engine, self._places, self._way = rope, engine, places, way
         self._told = engine.told
         self.batch: int | None = None  # rows of a batch that positions were given for
         if type(places) is tuple:
             self.tokens = places[1] - places[0]
         else:
             self.tokens = places.shape[-1]  # type: ignore[union-attr]
-            if places.ndim == 2:  # type: ignore[union-attr]
-                self.batch = places.shape[0]  # type: ignore[union-attr]
+            if places.ndim > 1:  # type: ignore[union-attr]
+                self.batch = places.shape[-2]  # type: ignore[union-attr]
                 self._told |= PER_ROW
-        self._rows32: Rows = engine.rows(places, FLOAT32, inverse)
+        if tokens is not None:  # one position, for so many tokens
+            self.tokens, self._told = tokens, self._told | ONE_ROW
+        self._rows32: Rows = engine.rows(places, FLOAT32, way)
         self._rows64: Rows | None = None  # made when the first float64 array comes
         self._use_entries()
 
     @overload
-    def __call__(self, q: Array, k: None = None) -> Array: ...
+    def __call__(self, q: Array, k: None = None, *, out: None = None) -> Array: ...
 
     @overload
-    def __call__(self, q: Array, k: KeyArray) -> tuple[Array, KeyArray]: ...
+    def __call__(self, q: Array, k: KeyArray, *, out: None = None) -> tuple[Array, KeyArray]: ...
 
-    def __call__(self, q: Any, k: Any = None) -> Any:
-        """Rotate q, and k if given, in place.
+    @overload
+    def __call__(self, q: NDArray[Any], k: NDArray[Any] | None = None, *, out: Any) -> Any: ...
+
+    def __call__(self, q: Any, k: Any = None, *, out: Any = None) -> Any:
+        """Rotate q, and k if given, in place or into other arrays.
 
         Parameters
         ----------
         q, k : array
             As for calling the `Rope`, with as many tokens (and rows of a batch) as the positions have.
+        out : array, or (array or None, array or None)
+            As for calling the `Rope`.
 
         Returns
         -------
         q, or (q, k)
-            The same arrays.
+            The same arrays, or those of `out`.
 
         Raises
         ------
@@ -97,6 +106,8 @@ class Rotation:
         >>> step(np.array([[1.0, 0.0]])).round(4)
         array([[0.5403, 0.8415]])
         """
+        if out is not None:
+            return self._both(q, k, out)
         # A decode step comes first: each of these lines costs it some 30 ns. The compiled entry answers 0 if it has
         # rotated. In every other case nothing has been written yet, and the next way is tried.
         try:
@@ -116,7 +127,7 @@ class Rotation:
         return q if k is None else (q, k)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.rope, self._places, self._inverse)
+        return _unpickled, (self.rope, self._places, self._way, self.tokens if self._told & ONE_ROW else None)
 
     def __repr__(self) -> str:
         if isinstance(self._places, tuple):
@@ -152,6 +163,10 @@ class Rotation:
 
     def _carefully(self, q: Any, k: Any) -> None:
         """Check everything, say what is wrong, or rotate."""
+        if is_tensor(q) or is_tensor(k):
+            self(as_array("q", q), as_array("k", k))
+            note_written(q, k)
+            return
         engine = self._engine
         storage, plain_q, plain_k = arrays.accept(
             q, k, head_dim=engine.head_dim, order=engine.order, tokens=self.tokens, batch=self.batch
@@ -160,14 +175,75 @@ class Rotation:
         self._use_entries()
         self._rotate_checked(storage, plain_q, plain_k)
 
+    def let_go(self) -> None:
+        """Hold rows of its own instead of a view of the table, which then can be dropped."""
+        self._rows32 = self._rows32.copy()
+
+    def alone(self, name: str, x: Any, out: Any) -> Any:
+        """Rotate one array, in place or into another; errors call it by the name given."""
+        if out is None and not self._quickly(x, None):
+            return x
+        self._into({name: x}, (out,))
+        return x if out is None else out
+
+    def _both(self, q: Any, k: Any, out: Any) -> Any:
+        """Rotate q, and k if given, into other arrays, or in place where there is none."""
+        if k is None:
+            return self.alone("q", q, out)
+        if not isinstance(out, (tuple, list)) or len(out) != 2:
+            raise TypeError(f"out is {shown(out)}; expected (q_out, k_out), None meaning in place")
+        self._into({"q": q, "k": k}, tuple(out))
+        return tuple(x if target is None else target for x, target in zip((q, k), out, strict=True))
+
+    def _into(self, inputs: dict[str, Any], outs: tuple[Any, ...]) -> None:
+        """Check everything, and rotate each array to where it goes."""
+        engine = self._engine
+        moves = arrays.accept_into(
+            {name: as_array(name, x) for name, x in inputs.items()},
+            tuple(as_array("out" if len(outs) == 1 else f"out[{i}]", out) for i, out in enumerate(outs)),
+            head_dim=engine.head_dim,
+            order=engine.order,
+            tokens=self.tokens,
+            batch=self.batch,
+        )
+        for x, target in moves:
+            self._move(arrays.storage_of("q", x), x, arrays.storage_of("out", target), target)
+        note_written(*(x if out is None else out for x, out in zip(inputs.values(), outs, strict=True)))
+
+    def _rows_for(self, storage: str) -> Rows:
+        if storage != "f64":
+            return self._rows32
+        if self._rows64 is None:
+            self._rows64 = self._engine.rows(self._places, FLOAT64, self._way)
+        return self._rows64
+
+    def _move(self, source: str, x: NDArray[Any], target: str, out: NDArray[Any]) -> None:
+        """Rotate x into out, which may be x; both can be taken, and those of 16 bits may be uint16."""
+        engine, rows = self._engine, self._rows_for(source)
+        if x.size == 0:
+            return
+        if x is out and engine.layout == engine.layout_out:
+            self._rotate_checked(source, x, None)
+            return
+        x, out = (
+            arrays.four_axes(a.view(_uint16) if a.itemsize == 2 else a.view(_ndarray), engine.order) for a in (x, out)
+        )
+        movers = engine.movers_for(source, target)
+        if movers is not None and movers.ready():
+            movers.run(x, out, rows, self._told)
+            return
+        cos, sin = rows[:, :, 0], rows[:, :, 1]
+        layouts = engine.layout, engine.layout_out
+        reference.move_stored(source, x, target, out, cos, sin, *layouts, engine.rotary_offset)
+
     def _rotate_checked(self, storage: str, q: NDArray[Any], k: NDArray[Any] | None) -> None:
         """Rotate arrays that can be taken; those of 16 bits may come as uint16."""
-        engine = self._engine
-        rows = self._rows32
-        if storage == "f64":
-            if self._rows64 is None:
-                self._rows64 = engine.rows(self._places, FLOAT64, self._inverse)
-            rows = self._rows64
+        engine, rows = self._engine, self._rows_for(storage)
+        if engine.layout != engine.layout_out:
+            for x in (q, k):
+                if x is not None:
+                    self._move(storage, x, storage, x)
+            return
         kernels = engine.kernels_for(storage)
         if storage in ("f16", "bf16"):
             q, k = q.view(_uint16), None if k is None else k.view(_uint16)
@@ -186,5 +262,5 @@ class Rotation:
             raise RuntimeError("the compiled kernel refused arrays that had been checked; please report this")
 
 
-def _unpickled(rope: Any, places: Places, inverse: bool) -> Rotation:
-    return Rotation(rope, rope._engine, places, inverse)
+def _unpickled(rope: Any, places: Places, way: int, tokens: int | None) -> Rotation:
+    return Rotation(rope, rope._engines[way], places, way, tokens)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from .frequencies import Frequencies, default, even_width, positive, shown, whole
+from .frequencies import Frequencies, default
 from .kernels.told import WIDEST_HEAD
+from .numbers import even_width, positive, shown, whole
 
 __all__ = ["checked"]
 
@@ -16,6 +17,7 @@ def checked(
     rotary_dim: int | None,
     rotary_offset: int,
     layout: str,
+    layout_out: str | None,
     order: str,
     frequencies: Frequencies | None,
     max_position: int | None,
@@ -49,8 +51,11 @@ def checked(
         frequencies = default(width, theta)
     if max_position is not None and whole("max_position", max_position) < 1:
         raise ValueError(f"max_position is {max_position}; expected 1 or more, or None")
+    if layout_out is None:
+        layout_out = layout
     for name, value, choices in (
         ("layout", layout, ("interleaved", "half")),
+        ("layout_out", layout_out, ("interleaved", "half")),
         ("order", order, ("thd", "htd")),
         ("backend", backend, ("numba", "numpy")),
     ):
@@ -61,6 +66,7 @@ def checked(
         "rotary_dim": width,
         "rotary_offset": offset,
         "layout": layout,
+        "layout_out": layout_out,
         "order": order,
         "frequencies": frequencies,
         "max_position": None if max_position is None else int(max_position),

@@ -114,7 +114,7 @@ def table_for(frequencies: Frequencies, dtype: np.dtype[Any], held: Table | None
     table = held
     if table is None or table.dropped:
         with _lock:
-            key = (*frequencies.key, dtype.char)
+            key = (*frequencies.table_key, dtype.char)
             table = _tables.get(key)
             if table is None:
                 table = _tables[key] = Table(frequencies, dtype)

@@ -8,14 +8,18 @@ import pkgutil
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import rope_numba
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 MODULES = ["rope_numba"] + [
-    f"rope_numba.{module.name}" for module in pkgutil.iter_modules(rope_numba.__path__) if module.name != "__main__"
+    module.name
+    for module in pkgutil.walk_packages(rope_numba.__path__, "rope_numba.")
+    if not module.name.endswith(".__main__")
 ]
 
 
@@ -26,21 +30,27 @@ def test_docstring_examples_run(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in rope_numba.__all__ if name[0] != "_" and name not in ("frequencies", "reference")]
+    "name",
+    [name for name in rope_numba.__all__ if name[0] != "_" and name not in ("frequencies", "layouts", "reference")],
 )
 def test_every_public_name_has_an_example(name: str) -> None:
     assert ">>> " in (getattr(rope_numba, name).__doc__ or "")
 
 
-@pytest.mark.parametrize("method", ["__call__", "inverse", "at", "tables"])
+@pytest.mark.parametrize("method", ["__call__", "inverse", "shift", "at", "tables", "from_hf", "from_gguf", "explain"])
 def test_every_method_of_a_rope_has_an_example(method: str) -> None:
     assert ">>> " in (getattr(rope_numba.Rope, method).__doc__ or "")
 
 
 SNIPPETS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+NEEDS = {"import torch": pytest.mark.peers, "import dask": pytest.mark.dask}  # what not every environment has
 
 
-@pytest.mark.parametrize("snippet", SNIPPETS)
+def marked(snippet: str) -> object:
+    return pytest.param(snippet, marks=[mark for words, mark in NEEDS.items() if words in snippet])
+
+
+@pytest.mark.parametrize("snippet", [marked(snippet) for snippet in SNIPPETS])
 def test_readme_snippets_run(snippet: str) -> None:
     exec(compile(snippet, "README.md", "exec"), {})
 
@@ -55,12 +65,23 @@ def test_ci_runs_the_readmes_commands(command: str) -> None:
     assert f"\n({command})\n" in (ROOT / ".ci" / "run").read_text()
 
 
-def test_the_message_that_the_readme_quotes_is_the_message() -> None:
-    import numpy as np
+REFUSALS = re.findall(
+    r"^\| `(.+?)` \| `(.+)` \|$", README.split("## What it refuses")[1].split("\n## ")[0], re.MULTILINE
+)
 
-    with pytest.raises(TypeError) as refused:
-        rope_numba.Rope(8)(np.ones((1, 1, 8), np.int32), offset=0)
-    assert f"`{refused.value}`" in README
+
+@pytest.mark.parametrize(("call", "message"), REFUSALS)
+def test_the_readme_quotes_messages_as_they_are(call: str, message: str) -> None:
+    def x(*shape: int) -> NDArray[np.float32]:
+        return np.ones(shape, np.float32)
+
+    with pytest.raises((TypeError, ValueError)) as refused:
+        eval(call, {"np": np, "rn": rope_numba, "rope": rope_numba.Rope(128), "x": x})
+    assert str(refused.value) == message
+
+
+def test_the_readme_quotes_messages() -> None:
+    assert len(REFUSALS) >= 10
 
 
 def test_the_picture_of_the_house_names_every_file() -> None:

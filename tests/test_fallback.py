@@ -93,7 +93,7 @@ def test_reference_rotate_is_the_rotation(dtype: str, layout: str) -> None:
     rope = rn.Rope(20, rotary_dim=12, rotary_offset=4, layout=layout)
     rope(expected, offset=40)
     step = rope.at(offset=40, tokens=5)
-    rows = step._rows32 if dtype != "float64" else rope._engine.rows((40, 45), np.dtype(np.float64), False)
+    rows = step._rows32 if dtype != "float64" else rope._engines[0].rows((40, 45), np.dtype(np.float64), False)
     rn.reference.rotate(q, rows[0, :, 0], rows[0, :, 1], layout=layout, rotary_offset=4)
     assert_same_bits(q, expected)
 

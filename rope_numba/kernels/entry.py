@@ -15,7 +15,7 @@ from .geometry import aligned, apart, axes, nested
 from .panel import INTERLEAVED
 from .row import rotate_row
 from .storage import BF16, F16, F32, F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
-from .told import ALONE, CHUNKS, HEAD_DIM, HEAD_MAJOR, OFFSET, PER_ROW, TRUSTED, WIDEST_HEAD
+from .told import ALONE, CHUNKS, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, TRUSTED, WIDEST_HEAD
 
 # What the entry answers.
 DONE = 0  # rotated
@@ -28,7 +28,7 @@ ASK = 1  # nothing was written: the call is wrong, or too unusual for the quick 
 GROUP_HEADS = 6
 BLOCK_TOKENS = 64
 
-_NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.uint16, BF16: types.uint16}
+NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.uint16, BF16: types.uint16}
 
 
 def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Callable[..., int]:
@@ -49,7 +49,7 @@ def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Calla
         row_batch, pairs = rows.shape[0], rows.shape[3]
         q_address, k_address = int64(q.ctypes.data), int64(k.ctypes.data)
 
-        if q.shape[-1] != head_dim or rows.shape[1] != tokens:
+        if q.shape[-1] != head_dim or rows.shape[1] != (1 if told & ONE_ROW else tokens):
             return ASK
         if row_batch != (batch if told & PER_ROW else 1) or (told & PER_ROW and q.ndim < 4):
             return ASK
@@ -73,6 +73,7 @@ def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Calla
                 return ASK
 
         table_row = 2 * pairs * table_itemsize
+        table_token = 0 if told & ONE_ROW else table_row
         table_batch = tokens * table_row if told & PER_ROW else 0
         table = int64(rows.ctypes.data)
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
@@ -101,7 +102,7 @@ def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Calla
                     if groups > 1:
                         low, high = heads * group // groups, heads * (group + 1) // groups
                         k_low, k_high = k_heads * group // groups, k_heads * (group + 1) // groups
-                    cos = table + b * table_batch + start * table_row
+                    cos = table + b * table_batch + start * table_token
                     q_row = q_block + b * q_batch + start * q_token + low * q_head
                     k_row = k_block + b * k_batch + start * k_token + k_low * k_head
                     for _ in range(count):
@@ -109,7 +110,7 @@ def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Calla
                         rotate_row(  # type: ignore[call-arg]
                             storage, layout, pairs, cos, sin, q_row, high - low, q_head, k_row, k_high - k_low, k_head
                         )
-                        cos += table_row
+                        cos += table_token
                         q_row += q_token
                         k_row += k_token
                 first += count
@@ -119,7 +120,7 @@ def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Calla
         return DONE
 
     name = f"rotate_{NAMES[storage]}_{'interleaved' if layout == INTERLEAVED else 'half'}_{rank}d"
-    array = types.Array(_NUMBERS[storage], rank, "A")
+    array = types.Array(NUMBERS[storage], rank, "A")
     table: Any = types.Array(types.float64 if storage == F64 else types.float32, 4, "C")
     signature = types.int64(array, array, table, types.int64)
     return compile_kernel(entry, f"{name}_parallel" if parallel else name, signature, parallel=parallel)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from .. import forks
 from .compile import compile_kernel
 from .entry import ASK, make_entry
+from .move import Mover, make_mover
 from .panel import HALF, INTERLEAVED
 from .storage import NAMES
 from .told import MOST_CHUNKS, with_chunks
@@ -27,6 +28,8 @@ from .told import MOST_CHUNKS, with_chunks
 # One thread does less than twice this many elements of q and k together; more work takes a thread for each so many.
 ELEMENTS_PER_THREAD = 1 << 17
 CHUNKS_PER_THREAD = 4
+
+LAYOUT_CODES = {"interleaved": INTERLEAVED, "half": HALF}
 
 Entry = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], int]
 
@@ -50,20 +53,8 @@ class Kernels:
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
-        wanted = (q.size + k.size) // ELEMENTS_PER_THREAD
-        mine = False
-        try:
-            mine = wanted > 1 and _may_launch() and _launching.acquire(blocking=False)
-            most = _thread_counter()() if mine else 1
-            threads = min(most, wanted)
-            if threads > 1:
-                # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
-                chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
-                return self.parallel(q.ndim)(q, k, rows, with_chunks(told, min(chunks, MOST_CHUNKS)))
-        finally:
-            if mine:
-                _launching.release()
-        return self.serial[q.ndim](q, k, rows, told)
+        answer: int = _share_out(q.size + k.size, self.serial[q.ndim], self.parallel, q.ndim, (q, k, rows), told)
+        return answer
 
     def ready(self, rank: int) -> bool:
         """Tell whether the serial entry for arrays of so many axes is compiled, or can be."""
@@ -89,6 +80,49 @@ class Kernels:
             return self.serial[rank](q, k, rows, told)
 
         return compile_and_call
+
+
+class Movers:
+    """The compiled entries from one storage and layout into another; compiled when first called."""
+
+    def __init__(self, source: int, target: int, layout_in: int, layout_out: int) -> None:
+        self.kind = source, target, layout_in, layout_out
+        self._compiled: dict[bool, Mover] = {}
+
+    def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], told: int) -> None:
+        """Rotate x into out, both of four axes, on one thread or on several."""
+        _share_out(x.size, self.compiled(False), self.compiled, True, (x, out, rows), told)
+
+    def ready(self) -> bool:
+        """Tell whether the serial entry is compiled, or can be."""
+        return forks.can_compile() or False in self._compiled
+
+    def compiled(self, parallel: bool) -> Mover:
+        """Return the serial or the parallel entry."""
+        with _compiling:
+            if parallel not in self._compiled:
+                self._compiled[parallel] = make_mover(*self.kind, parallel=parallel)
+            return self._compiled[parallel]
+
+
+def _share_out(
+    elements: int, serial: Callable[..., Any], parallel: Callable[[Any], Any], which: Any, arrays: Any, told: int
+) -> Any:
+    """Call a serial entry, or the parallel one that `parallel(which)` returns, as size and moment ask."""
+    wanted = elements // ELEMENTS_PER_THREAD
+    mine = False
+    try:
+        mine = wanted > 1 and _may_launch() and _launching.acquire(blocking=False)
+        most = _thread_counter()() if mine else 1
+        threads = min(most, wanted)
+        if threads > 1:
+            # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
+            chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
+            return parallel(which)(*arrays, with_chunks(told, min(chunks, MOST_CHUNKS)))
+    finally:
+        if mine:
+            _launching.release()
+    return serial(*arrays, told)
 
 
 @functools.cache
@@ -143,7 +177,13 @@ def _no_entry(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -
 @functools.cache
 def kernels_for(storage: str, layout: str) -> Kernels:
     """Return the kernels of a storage ("f32", "f64", "f16", "bf16") and layout ("interleaved", "half")."""
-    return Kernels(NAMES.index(storage), {"interleaved": INTERLEAVED, "half": HALF}[layout])
+    return Kernels(NAMES.index(storage), LAYOUT_CODES[layout])
+
+
+@functools.cache
+def movers_for(source: str, target: str, layout_in: str, layout_out: str) -> Movers:
+    """Return the kernels from a storage and layout into others."""
+    return Movers(NAMES.index(source), NAMES.index(target), LAYOUT_CODES[layout_in], LAYOUT_CODES[layout_out])
 
 
 def _after_fork_in_child() -> None:

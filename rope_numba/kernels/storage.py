@@ -109,6 +109,12 @@ def round_to_bfloat16(builder: Any, value: ir.Value) -> ir.Value:
     return builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
 
 
+def with_plain_nans(builder: Any, value: ir.Value) -> ir.Value:
+    """Return float32 numbers whose NaNs have a lower half of zeros, as `round_to_bfloat16` needs them."""
+    nan = builder.fcmp_unordered("uno", value, value)
+    return builder.select(nan, _floats(builder, _constant(_bits(builder, value), 0x7FC00000)), value)
+
+
 def register_bytes(context: Any) -> int:
     """Return the size of the vector registers that code is made for."""
     features = context.codegen().magic_tuple()[2].split(",")

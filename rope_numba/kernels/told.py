@@ -9,9 +9,10 @@ HEAD_MAJOR = 1  # the heads axis comes before the tokens axis (order "htd")
 ALONE = 2  # there is no k; the one given is a placeholder
 TRUSTED = 4  # arrays.py has made sure that no element is shared
 PER_ROW = 8  # the positions were given for each row of a batch
+ONE_ROW = 16  # there is one row of cosines and sines, for all tokens
 
 # The first bits of rotary_offset, head_dim and chunks.
-OFFSET, HEAD_DIM, CHUNKS = 4, 24, 44
+OFFSET, HEAD_DIM, CHUNKS = 5, 25, 45
 WIDEST_HEAD = (1 << (HEAD_DIM - OFFSET)) - 1
 MOST_CHUNKS = (1 << 18) - 1
 

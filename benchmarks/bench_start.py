@@ -1,0 +1,94 @@
+"""What a process pays once: imports, compiling, the first call, tables; each figure from processes of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rope_numba
+
+ONCE = Path(__file__).parent / "once.py"
+HERE = {"PYTHONPATH": str(Path(rope_numba.__file__).parent.parent)}  # the package under test, installed or not
+PROCESSES = 5
+Environments = Iterator[dict[str, str]]
+
+
+def run_once(words: tuple[Any, ...], environment: dict[str, str] | None = None) -> tuple[float, dict[str, Any]]:
+    """Run once.py in a process; returns the seconds that it measured, and what else it saw."""
+    done = subprocess.run(
+        [sys.executable, str(ONCE), *map(str, words)],
+        env={**os.environ, **HERE, **(environment or {})},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, seen = json.loads(done.stdout)
+    return seconds, seen
+
+
+def measure_once(benchmark: Any, what: str, words: tuple[Any, ...], environments: Environments | None = None) -> Any:
+    """Run processes, each in the next environment, and note the median of what they measured."""
+    told: list[tuple[float, dict[str, Any]]] = []
+
+    def run() -> None:
+        told.append(run_once(words, next(environments) if environments else None))
+
+    benchmark.pedantic(run, rounds=PROCESSES)
+    benchmark.group = "once per process (whole processes; what is measured in them stands in the JSON)"
+    benchmark.extra_info.update(case="start", what=what, us=statistics.median(seconds for seconds, _ in told) * 1e6)
+    benchmark.extra_info["seen"] = told[-1][1]
+    return told[-1][1]
+
+
+@pytest.fixture
+def empty_caches(tmp_path: Path) -> Environments:
+    """Return environments with an empty cache of compiled code each."""
+    return ({"NUMBA_CACHE_DIR": str(tmp_path / str(number))} for number in range(1000))
+
+
+@pytest.fixture(scope="module")
+def filled_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Return an environment whose cache of compiled code other processes have filled."""
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+    for tokens in (1, 4096):
+        run_once(("first_call", "float32", "interleaved", tokens), environment)
+    return environment
+
+
+@pytest.mark.parametrize("package", ["numpy", "rope_numba", "numba"])
+def test_import(benchmark: Any, package: str) -> None:
+    seen = measure_once(benchmark, f"import {package}", ("import", package))
+    if package == "rope_numba":
+        assert Path(seen["file"]) == Path(rope_numba.__file__)
+
+
+@pytest.mark.parametrize("kernel", ["serial", "parallel"])
+@pytest.mark.parametrize(
+    ("dtype", "layout"), [("float32", "interleaved"), ("float32", "half"), ("float16", "interleaved")]
+)
+def test_cold_compile(benchmark: Any, dtype: str, layout: str, kernel: str, empty_caches: Environments) -> None:
+    words = ("first_call", dtype, layout, 1 if kernel == "serial" else 4096)
+    seen = measure_once(benchmark, f"cold compile, {dtype} {layout}, {kernel}", words, empty_caches)
+    assert seen["turned"]
+
+
+@pytest.mark.parametrize("tokens", [1, 4096])
+def test_first_call_from_a_warm_cache(benchmark: Any, tokens: int, filled_cache: dict[str, str]) -> None:
+    words = ("first_call", "float32", "interleaved", tokens)
+    what = f"first call, warm cache, {'serial' if tokens == 1 else 'parallel'}"
+    seen = measure_once(benchmark, what, words, iter([filled_cache] * (PROCESSES + 1)))
+    assert seen["turned"]
+
+
+@pytest.mark.parametrize("positions", [4096, 131_072, 1_000_000])
+def test_table_building(benchmark: Any, positions: int) -> None:
+    seen = measure_once(benchmark, f"table of {positions:,} positions, head_dim 128", ("table", positions))
+    assert seen["bytes"] == positions * 128 * 4

@@ -1,0 +1,58 @@
+"""What a process pays once, measured in the process that runs this file: prints seconds, and what else it saw, as JSON.
+
+python benchmarks/once.py import numba
+python benchmarks/once.py first_call float32 interleaved 1
+python benchmarks/once.py table 131072
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+Seen = tuple[float, dict[str, Any]]
+
+
+def import_of(package: str) -> Seen:
+    """Import a package; rope_numba with its Rope, which imports NumPy and no Numba."""
+    begin = time.perf_counter()
+    module = __import__(package)
+    if package == "rope_numba":
+        module.Rope(128)
+    return time.perf_counter() - begin, {"file": str(module.__file__)}
+
+
+def first_call(dtype: str, layout: str, tokens: str) -> Seen:
+    """Rotate for the first time, Numba having been imported before."""
+    import numba  # noqa: F401
+    import numpy as np
+
+    begin = time.perf_counter()
+    import rope_numba as rn
+
+    q, k = np.ones((int(tokens), 32, 128), dtype), np.ones((int(tokens), 8, 128), dtype)
+    rn.Rope(128, layout=layout)(q, k, offset=0)
+    return time.perf_counter() - begin, {"turned": bool((q[-1] != 1).any() or tokens == "1")}
+
+
+def table(positions: str) -> Seen:
+    """Make the rows of all positions from 0 on."""
+    import rope_numba as rn
+
+    rope = rn.Rope(128)
+    rope.tables(1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    cos, sin = rope.tables(int(positions))
+    seconds = time.perf_counter() - begin
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    return seconds, {"bytes": cos.nbytes + sin.nbytes, "grown": grown}
+
+
+WHAT = {"import": import_of, "first_call": first_call, "table": table}
+
+if __name__ == "__main__":
+    print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,153 @@
+"""What a `Rope` does and why, in words: `Rope.explain()` and `python -m rope_numba inspect`."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from typing import Any
+
+import numpy as np
+
+from .models.header import Fact, Header
+
+__all__ = ["as_dict", "explain"]
+
+LAYOUTS = {
+    "interleaved": "pairs are channels (2i, 2i + 1)",
+    "half": "pairs are channels (i, i + rotary_dim / 2)",
+}
+ORDERS = {"thd": "arrays are (tokens, heads, head_dim)", "htd": "arrays are (heads, tokens, head_dim)"}
+
+
+def explain(rope: Any) -> str:
+    """Return what a Rope does and where each value came from, as lines of text."""
+    header: Header | None = rope._header
+    facts = facts_of(rope)
+    if header is None:
+        scheme = "default" if rope._base is not None else "ready-made"
+        lines = [f"Rope made from arguments: {scheme} frequencies, {rope.layout} layout"]
+    else:
+        where = f", {header.layer_type} layers" if header.layer_type else ""
+        lines = [
+            f"Rope of {header.model}{where}, from {header.origin}: {header.scheme} frequencies, {rope.layout} layout"
+        ]
+    lines += ["", *_table(facts), "", *wavelengths(rope)]
+    for title, sentences in (
+        ("Conflicts in the header:", header.conflicts if header else ()),
+        ("Left to the caller:", _duties(rope)),
+    ):
+        if sentences:
+            lines += ["", title, *(f"  - {sentence}" for sentence in sentences)]
+    return "\n".join(lines)
+
+
+def as_dict(rope: Any) -> dict[str, Any]:
+    """Return the same as values that JSON can hold."""
+    header: Header | None = rope._header
+    frequencies = rope.frequencies
+    return {
+        "model": header.model if header else None,
+        "origin": header.origin if header else "arguments",
+        "layer_type": header.layer_type if header else None,
+        "scheme": header.scheme if header else None,
+        "head_dim": rope.head_dim,
+        "rotary_dim": rope.rotary_dim,
+        "rotary_offset": rope.rotary_offset,
+        "layout": rope.layout,
+        "attention_factor": frequencies.attention_factor,
+        "attention_logit_scale": frequencies.attention_logit_scale,
+        "trained_length": header.trained_length if header else None,
+        "context_length": header.context_length if header else None,
+        "inv_freq": frequencies.inv_freq.tolist(),
+        "streams": frequencies.streams.tolist(),
+        "facts": [vars(fact) for fact in facts_of(rope)],
+        "conflicts": list(header.conflicts) if header else [],
+        "duties": _duties(rope),
+    }
+
+
+def facts_of(rope: Any) -> list[Fact]:
+    """Return every value with its source: the header's, or the arguments'."""
+    if rope._header is not None:
+        return list(rope._header.facts)
+    frequencies = rope.frequencies
+    given = "argument, or its default"
+    facts = [
+        Fact("head_dim", rope.head_dim, "argument", "channels of one head"),
+        Fact("rotary_dim", rope.rotary_dim, given, "channels that are rotated"),
+        Fact("rotary_offset", rope.rotary_offset, given, "first rotated channel"),
+        Fact("layout", rope.layout, given, LAYOUTS[rope.layout]),
+        Fact("order", rope.order, given, ORDERS[rope.order]),
+    ]
+    if rope.layout_out != rope.layout:
+        facts.insert(
+            -1, Fact("layout_out", rope.layout_out, given, f"the layout that is written: {LAYOUTS[rope.layout_out]}")
+        )
+    if rope._base is not None:
+        facts.append(Fact("theta", rope._base, given, "base of the frequencies, theta ** (-2i / rotary_dim)"))
+    facts.append(
+        Fact("attention_factor", frequencies.attention_factor, "frequencies", "cosines and sines are multiplied by it")
+    )
+    if rope.max_position is not None:
+        facts.append(Fact("max_position", rope.max_position, "argument", "the first position that is refused"))
+    return facts
+
+
+def wavelengths(rope: Any) -> list[str]:
+    """Say how far the pairs turn, beside the context that the model was trained for."""
+    frequencies = rope.frequencies
+    turning = np.abs(frequencies.inv_freq[frequencies.inv_freq != 0.0])
+    if turning.size == 0:
+        return ["No pair turns: the rotation changes nothing but the magnitude."]
+    shortest, longest = 2 * math.pi / turning.max(), 2 * math.pi / turning.min()
+    text = f"Wavelengths: pairs turn once in {shortest:,.4g} to {longest:,.4g} positions"
+    still = frequencies.pairs - turning.size
+    lines = [text + (f"; {still} of {frequencies.pairs} pairs never turn." if still else ".")]
+    header: Header | None = rope._header
+    if header is not None and header.trained_length:
+        slow = int((2 * math.pi / turning > header.trained_length).sum())
+        lines.append(
+            f"  {slow} of {frequencies.pairs} pairs do not turn once within the {header.trained_length:,} positions "
+            "that the model was trained for."
+        )
+    if header is not None and header.context_length and header.context_length != header.trained_length:
+        lines.append(f"  With this scaling it is offered for {header.context_length:,} positions.")
+    return lines
+
+
+LENGTH = (
+    "Frequencies depend on the length in use (can_shift is False): shift cached keys only while queries are rotated "
+    "for the same length; rotate the keys anew for another."
+)
+
+
+def _duties(rope: Any) -> list[str]:
+    if rope._header is not None:
+        duties = list(rope._header.duties)
+    else:
+        scale = rope.frequencies.attention_logit_scale
+        duties = [] if scale == 1.0 else [f"multiply attention logits by {scale!r}, on top of 1 / sqrt(head_dim)."]
+    return duties if rope.can_shift else [*duties, LENGTH]
+
+
+def _table(facts: list[Fact]) -> list[str]:
+    """Return a line for each fact, and under it what it means, within the width of a terminal."""
+    names = max(len(fact.name) for fact in facts) + 2
+    values = max(len(_shown(fact.value)) for fact in facts) + 2
+    lines = []
+    for fact in facts:
+        lines.append(f"  {fact.name:<{names}}{_shown(fact.value):<{values}}{fact.source}")
+        lines += textwrap.wrap(fact.meaning, 100, initial_indent=" " * 6, subsequent_indent=" " * 6)
+    return lines
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, bool) or value is None:
+        return str(value)
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float):
+        return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
+    if isinstance(value, (list, tuple)) and len(value) > 6:
+        return f"{len(value)} numbers, {value[0]:g} to {value[-1]:g}"
+    return str(value)

@@ -1,0 +1,83 @@
+"""Arguments that schemes share, checked: each function returns a plain value, or raises and names the argument."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..numbers import positive, shown, whole
+
+__all__ = ["divisors_of", "flag", "growing_base", "length", "one_or_more", "zero_or_more"]
+
+
+def one_or_more(name: str, value: float) -> float:
+    """Return a number as a float, or raise if it is not finite and at least 1."""
+    return _bounded(name, value, 1)
+
+
+def zero_or_more(name: str, value: float) -> float:
+    """Return a number as a float, or raise if it is not finite and at least 0."""
+    return _bounded(name, value, 0)
+
+
+def _bounded(name: str, value: float, least: int) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} is {shown(value)}; expected a number, {least} or more")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if not math.isfinite(number):
+        raise ValueError(f"{name} is {number}; expected a finite number, {least} or more")
+    if number < least:
+        raise ValueError(f"{name} is {number}; expected {least} or more")
+    return number
+
+
+def length(name: str, value: int) -> int:
+    """Return a number of positions as an int, or raise if it is not a whole number above 0."""
+    positions = whole(name, value)
+    if positions < 1:
+        raise ValueError(f"{name} is {positions}; expected 1 position or more")
+    if positions > 2**53:
+        raise ValueError(f"{name} is {positions}; expected at most 2**53 positions")
+    return positions
+
+
+def flag(name: str, value: bool) -> bool:
+    """Return a bool, or raise if it is anything else."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name} is {shown(value)}; expected True or False")
+    return bool(value)
+
+
+def growing_base(theta: float) -> float:
+    """Return theta as a float, or raise unless it is above 1, so that later pairs turn more slowly."""
+    base = positive("theta", theta)
+    if base <= 1.0:
+        raise ValueError(f"theta is {base}; expected a number above 1")
+    return base
+
+
+def divisors_of(name: str, values: ArrayLike | Sequence[float], pairs: int) -> list[float]:
+    """Return one divisor for each pair as floats, or raise if there is another number of them or one is not above 0."""
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array; expected {pairs} numbers above 0, without a mask")
+    try:
+        given = np.asarray(values)
+    except ValueError:
+        raise ValueError(f"{name} has rows of unequal length; expected {pairs} numbers, one for each pair") from None
+    if given.ndim == 0:
+        raise TypeError(f"{name} is {shown(values)}; expected {pairs} numbers above 0, one for each pair")
+    if given.dtype.kind not in "iuf":
+        raise TypeError(f"{name} has dtype {given.dtype}; expected {pairs} numbers above 0")
+    if given.shape != (pairs,):
+        raise ValueError(f"{name} has shape {given.shape}; expected ({pairs},), one number for each pair")
+    divisors = [float(value) for value in given.tolist()]
+    for pair, divisor in enumerate(divisors):
+        if not (math.isfinite(divisor) and divisor > 0.0):
+            raise ValueError(f"{name}[{pair}] is {divisor}; expected a finite number above 0")
+    return divisors

@@ -1,0 +1,122 @@
+"""PyTorch tensors on the CPU, seen as NumPy arrays over the same memory, or refused.
+
+PyTorch is never imported here: as long as nobody else has, there is no tensor to meet.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..arrays import BFLOAT16_BITS, TYPES
+
+__all__ = ["as_array", "as_integers", "is_tensor", "note_written"]
+
+# By the tensor's dtype, as PyTorch writes it.
+_FLOATS = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16")
+_INTEGERS = tuple(f"torch.{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))
+
+
+def is_tensor(x: object) -> bool:
+    """Tell whether an object is a PyTorch tensor.
+
+    Examples
+    --------
+    >>> is_tensor(1.5)
+    False
+    """
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    return tensor is not None and isinstance(x, tensor)
+
+
+def as_array(name: str, x: Any) -> Any:
+    """Return a NumPy array over a tensor's memory; what is not a tensor comes back as it is.
+
+    A bfloat16 tensor becomes an array of `BFLOAT16_BITS`, so that ml_dtypes is not needed. A Parameter is taken as the
+    tensor that it is; other subclasses may hold their numbers elsewhere and are refused. A tensor that requires grad is
+    refused under no_grad too: autograd would not see what is written (its `detach()` may be given).
+
+    Parameters
+    ----------
+    name : str
+        The argument, for error texts.
+    x : tensor, or anything else
+
+    Raises
+    ------
+    TypeError
+        If the tensor is of another dtype, class, layout or device.
+    ValueError
+        If it requires grad, carries a forward-mode tangent, or has its negative bit set.
+
+    Examples
+    --------
+    >>> as_array("q", "not a tensor")
+    'not a tensor'
+    """
+    if not is_tensor(x):
+        return x
+    torch = sys.modules["torch"]
+    _check_place(name, x)
+    if str(x.dtype) not in _FLOATS:
+        raise TypeError(f"{name}.dtype is {x.dtype}; expected {TYPES}")
+    if x.requires_grad:
+        raise ValueError(f"{name} requires grad; expected a tensor outside autograd, such as {name}.detach()")
+    if _has_tangent(x):
+        raise ValueError(f"{name} carries a tangent of forward-mode autograd; expected a tensor outside it")
+    if x.is_neg():
+        raise ValueError(f"{name} has its negative bit set; expected numbers as they are in memory")
+    try:
+        return x.view(torch.int16).numpy().view(BFLOAT16_BITS) if x.dtype == torch.bfloat16 else x.numpy()
+    except RuntimeError:  # a wrapper that says it is dense and on the CPU: inside torch.func, or a ZeroTensor
+        raise TypeError(f"{name} has no memory of its own; expected an ordinary tensor on the CPU") from None
+
+
+def as_integers(name: str, x: Any) -> Any:
+    """Return a NumPy array over the memory of a tensor of integers; what is not a tensor comes back as it is.
+
+    Raises
+    ------
+    TypeError
+        If it holds something else, or lies elsewhere than in the CPU's memory.
+
+    Examples
+    --------
+    >>> as_integers("positions", [3, 4])
+    [3, 4]
+    """
+    if not is_tensor(x):
+        return x
+    _check_place(name, x)
+    if str(x.dtype) not in _INTEGERS:
+        raise TypeError(f"{name} has dtype {x.dtype}; expected integers")
+    array: NDArray[Any] = np.asarray(x.numpy())
+    return array
+
+
+def note_written(*written: Any) -> None:
+    """Tell autograd which tensors have changed, so that a backward pass that had kept one of them raises."""
+    for x in written:
+        if is_tensor(x):
+            sys.modules["torch"].autograd.graph.increment_version(x)
+
+
+def _check_place(name: str, x: Any) -> None:
+    """Check that a tensor is an ordinary one, in the CPU's memory."""
+    torch = sys.modules["torch"]
+    if not x.is_cpu:
+        raise TypeError(f"{name} is on device {x.device}; expected a tensor on the CPU")
+    if type(x) not in (torch.Tensor, torch.nn.Parameter):
+        raise TypeError(f"{name} is of class {type(x).__name__}; expected a plain torch.Tensor (or Parameter)")
+    if x.is_nested:
+        raise TypeError(f"{name} is a nested tensor; expected a strided one")
+    if x.layout is not torch.strided:
+        raise TypeError(f"{name} has layout {x.layout}; expected torch.strided")
+
+
+def _has_tangent(x: Any) -> bool:
+    forward = sys.modules["torch"].autograd.forward_ad
+    return getattr(forward, "_current_level", 0) >= 0 and forward.unpack_dual(x).tangent is not None

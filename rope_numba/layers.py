@@ -1,0 +1,118 @@
+"""Models whose layers rotate in several ways: a `Rope` for each way, and which layer uses which."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from .readable import rope_of_header
+from .rope import Rope
+
+if TYPE_CHECKING:
+    from .models.header import LayerHeaders
+
+__all__ = ["LayerRopes", "ropes_from_gguf", "ropes_from_hf"]
+
+
+class LayerRopes(NamedTuple):
+    """The Ropes of a model by layer type, and the layer type of each layer.
+
+    Examples
+    --------
+    >>> import rope_numba as rn
+    >>> config = {"model_type": "llama", "head_dim": 64, "num_hidden_layers": 2, "rope_theta": 10000.0}
+    >>> ropes, layers = rn.ropes_from_hf(config)
+    >>> [ropes[layer].head_dim for layer in layers if layer is not None]
+    [64, 64]
+    """
+
+    ropes: dict[str, Rope]
+    layers: tuple[str | None, ...]  # None for a layer without rotation
+
+
+def ropes_from_hf(
+    config: Any,
+    *,
+    seq_len: int | None = None,
+    strict: bool = True,
+    order: str = "thd",
+    max_position: int | None = None,
+    backend: str = "numba",
+) -> LayerRopes:
+    """Make the Ropes of all layers of a model from its Hugging Face configuration.
+
+    Parameters
+    ----------
+    config, seq_len, strict, order, max_position, backend
+        As for `Rope.from_hf`.
+
+    Returns
+    -------
+    LayerRopes
+        (ropes, layers): a Rope for each layer type, and for each layer its type, or None if it has no rotation.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `Rope.from_hf`.
+
+    References
+    ----------
+    The configuration classes of transformers 5.23.0.
+
+    Examples
+    --------
+    >>> import rope_numba as rn
+    >>> config = {"model_type": "smollm3", "head_dim": 128, "num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}
+    >>> ropes, layers = rn.ropes_from_hf(config)
+    >>> [layer is not None for layer in layers]
+    [True, True, True, False]
+    """
+    from .models.hf import read_hf_layers
+
+    return _ropes(read_hf_layers(config, seq_len=seq_len, strict=strict), order, max_position, backend)
+
+
+def ropes_from_gguf(
+    path: str | os.PathLike[str],
+    *,
+    seq_len: int | None = None,
+    strict: bool = True,
+    order: str = "thd",
+    max_position: int | None = None,
+    backend: str = "numba",
+) -> LayerRopes:
+    """Make the Ropes of all layers of a model from the header of its GGUF file.
+
+    Parameters
+    ----------
+    path, seq_len, strict, order, max_position, backend
+        As for `Rope.from_gguf`.
+
+    Returns
+    -------
+    LayerRopes
+        (ropes, layers): a Rope for each layer type, and for each layer its type, or None if it has no rotation.
+
+    Raises
+    ------
+    OSError, TypeError, ValueError
+        As `Rope.from_gguf`.
+
+    References
+    ----------
+    https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and llama.cpp's `llama-model.cpp`.
+
+    Examples
+    --------
+    >>> import rope_numba as rn
+    >>> ropes, layers = rn.ropes_from_gguf("model.gguf")  # doctest: +SKIP
+    """
+    from .models.gguf import read_gguf_layers
+
+    return _ropes(read_gguf_layers(path, seq_len=seq_len, strict=strict), order, max_position, backend)
+
+
+def _ropes(found: LayerHeaders, order: str, max_position: int | None, backend: str) -> LayerRopes:
+    ropes = {name: rope_of_header(Rope, header, order, max_position, backend) for name, header in found.headers.items()}
+    return LayerRopes(ropes, found.layers)

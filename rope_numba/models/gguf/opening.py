@@ -1,0 +1,112 @@
+"""A GGUF file, opened: its architecture, the other parts that it may have, and what in it is not understood."""
+
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+
+from ...numbers import shown
+from ..architectures import ARCHITECTURES, REFUSED, UNKNOWN, UNROTATED
+from .file import GGUFFile, read_file, shown_name
+from .metadata import Metadata
+from .source import FACTORS, FREQS, LONG, SHORT, Source
+
+__all__ = ["opened"]
+
+KNOWN = {
+    *(f"rope.{name}" for name in ("dimension_count", "dimension_sections", "freq_base", "scale_linear")),
+    *(f"rope.scaling.{name}" for name in ("type", "factor", "attn_factor", "original_context_length", "finetuned")),
+    *(
+        f"rope.scaling.yarn_{name}"
+        for name in ("log_multiplier", "ext_factor", "attn_factor", "beta_fast", "beta_slow")
+    ),
+}
+KNOWN_OF_WINDOWS = {"rope.dimension_count_swa", "rope.freq_base_swa"}
+KNOWN_OF_ALPHA = {"rope.scaling.alpha"}
+
+
+Doubt = tuple[str, str]  # what is so, and what was expected
+
+
+def opened(path: str | os.PathLike[str], strict: bool) -> tuple[Source, list[str]]:
+    """Return what a file holds, and sentences on what in it is in doubt; raise if nothing rotates, and if strict."""
+    file, doubts = _with_parts(read_file(path, FACTORS))
+    name = file.values.get("general.architecture")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]{1,64}", name, re.ASCII):
+        what = "missing" if name is None else shown(name)
+        raise ValueError(f"general.architecture is {what}; expected the name of an architecture")
+    if name in UNROTATED:
+        raise ValueError(f"general.architecture is {name!r}, which has {UNROTATED[name]}; expected one with rotation")
+    if name in REFUSED:
+        raise ValueError(
+            f"general.architecture is {name!r}: {REFUSED[name]}; expected ready-made frequencies, "
+            "rope_numba.Frequencies(inv_freq=...)"
+        )
+    source = Source(file, Metadata(file.values, name), name, ARCHITECTURES.get(name, UNKNOWN))
+    _must_rotate(source)
+    if name not in ARCHITECTURES:
+        guess = f"which is not known, so that layout {UNKNOWN.layout!r} is a guess"
+        doubts += [(f"general.architecture is {name!r}, {guess}", "a known one")]
+    if file.missing:
+        cut = f"which is cut off, {file.missing} bytes or more before its end"
+        doubts += [(f"path is {shown_name(file.path)}, {cut}", "a whole file")]
+    doubts += _not_understood(source)
+    if strict and doubts:
+        raise ValueError(f"{doubts[0][0]}; expected {doubts[0][1]}, or strict=False")
+    return source, [f"{what}." for what, _ in doubts]
+
+
+def _with_parts(file: GGUFFile) -> tuple[GGUFFile, list[Doubt]]:
+    """Return a file with the frequency factors that lie in the model's other parts, and doubts if those are missing."""
+    count, number = (file.values.get(key) for key in ("split.count", "split.no"))
+    if not isinstance(count, int) or count < 2:
+        return file, []
+    if number != 0:
+        what = f"part {number + 1} of {count}" if isinstance(number, int) else f"one part of {count}"
+        raise ValueError(f"path is {shown_name(file.path)}, {what}; expected the first part, which holds the keys")
+    if FREQS in file.floats or {LONG, SHORT} <= set(file.floats):
+        return file, []
+    path = Path(file.path)
+    stem = re.fullmatch(r"(.*-)00001(-of-\d{5}\.gguf)", path.name, re.DOTALL)
+    others = [path.with_name(f"{stem[1]}{part:05}{stem[2]}") for part in range(2, count + 1)] if stem else []
+    there = [part for part in others if part.is_file()]
+    floats = dict(file.floats)
+    for part in there:
+        floats |= read_file(part, FACTORS).floats
+    lacking = count - 1 - len(there)
+    what = f"path is {shown_name(file.path)}, part 1 of {count}, and {lacking} other parts are not beside it"
+    return replace(file, floats=floats), [(what, "all, as they may hold frequency factors")] if lacking else []
+
+
+def _must_rotate(source: Source) -> None:
+    """Raise where a key switches off the rotation of an architecture."""
+    keys, architecture = source.keys, source.architecture
+    if architecture.switch and keys.flag("rope.scaling.finetuned") is False:
+        path = keys.path("rope.scaling.finetuned")
+        raise ValueError(f"{path} is False, which switches off the rotation of {source.name!r}; expected True")
+    if architecture.alibi_layers and keys.whole("block_count") == architecture.alibi_layers:
+        path, layers = keys.path("block_count"), architecture.alibi_layers
+        raise ValueError(f"{path} is {layers}, with which {source.name!r} has ALiBi; expected a model with rotation")
+
+
+def _not_understood(source: Source) -> list[Doubt]:
+    """Return doubts about keys and tensors of rotation that are not known."""
+    keys, architecture = source.keys, source.architecture
+    known = KNOWN | (KNOWN_OF_WINDOWS if architecture.windows else set())
+    known |= KNOWN_OF_ALPHA if architecture.alpha else set()
+    doubts = [
+        (f"{shown_name(keys.path(name))} is a key that is not known for {source.name!r}", "known ones")
+        for name in keys.below("rope.")
+        if name not in known
+    ]
+    path, sections = keys.path("rope.dimension_sections"), keys.wholes("rope.dimension_sections")
+    if isinstance(sections, list) and any(sections) and not (architecture.sections or architecture.sections_scheme):
+        what = f"{path} is {shown(sections)}, but tokens of {source.name!r} have one position"
+        doubts += [(what, "no sections")]
+    return doubts + [
+        (f"tensor {shown_name(tensor)} is not known", "factors named " + " or ".join(FACTORS))
+        for tensor in sorted(source.file.tensors - set(FACTORS))
+        if "rope_freqs" in tensor or "rope_factors" in tensor
+    ]

@@ -1,0 +1,146 @@
+"""Model types: what each takes for granted, which are other types by another name, and which are refused."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from .types import MODELS, H, Model
+
+__all__ = ["ATTENTION_FREE", "NO_ROTATION", "REFUSED_MODELS", "REMOTE", "SWITCHES", "TEXT_PARTS", "Known", "known"]
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model type's row, and the name that it stands under."""
+
+    name: str
+    model: Model
+
+
+# Types whose code comes with their weights, so that no installed transformers can confirm them. internlm2 and internlm:
+# Llama's rotation (vLLM, models/internlm2.py). deepseek: Llama's (DeepSeek-MoE). kimi_k2: DeepSeek-V3's, as its
+# config.json says by its auto_map.
+REMOTE: dict[str, Model] = {
+    "deepseek": Model(H, 4_096, 32, None, 2_048),
+    "internlm": Model(H, 4_096, 32, None, 2_048),
+    "internlm2": Model(H, 4_096, 32, None, 2_048),
+    "kimi_k2": replace(MODELS["deepseek_v3"], theta=50_000.0, context=131_072),
+    "phi3_v": replace(MODELS["phi3"]),
+}
+
+# Multimodal types and the type of their text part, for files that keep both in one dict or do not name the part.
+TEXT_PARTS: dict[str, str] = {
+    "aria": "aria_text",
+    "cohere2_vision": "cohere2",
+    "cohere_compass": "cohere_compass_text",
+    "cosmos3_edge": "cosmos3_edge_text",
+    "deepseek_ocr2": "deepseek_ocr2_text",
+    "dots3_note": "dots3_note_text",
+    "diffusion_gemma": "diffusion_gemma_text",
+    "embedding_gemma2": "embedding_gemma2_text",
+    "emu3": "emu3_text_model",
+    "ernie4_5_vl_moe": "ernie4_5_vl_moe_text",
+    "exaone4_5": "exaone4",
+    "gemma3": "gemma3_text",
+    "gemma3n": "gemma3n_text",
+    "gemma4": "gemma4_text",
+    "gemma4_unified": "gemma4_unified_text",
+    "glm46v": "glm4v_text",
+    "glm4v": "glm4v_text",
+    "glm4v_moe": "glm4v_moe_text",
+    "glm_image": "glm_image_text",
+    "glm_ocr": "glm_ocr_text",
+    "granite_docling": "granite_docling_text",
+    "hunyuan_vl": "hunyuan_vl_text",
+    "hyperclovax_vision_v2": "hyperclovax",
+    "idefics2": "mistral",
+    "idefics3": "llama",
+    "internvl": "qwen2",
+    "kimi_k25": "deepseek_v3",
+    "lfm2_vl": "lfm2",
+    "lfm3_vl": "lfm3",
+    "llama4": "llama4_text",
+    "llava": "llama",
+    "llava_next": "llama",
+    "llava_onevision": "qwen2",
+    "minimax_m3_vl": "minimax_m3_vl_text",
+    "mistral3": "mistral",
+    "mistral_large4": "mistral_large4_text",
+    "mllama": "mllama_text_model",
+    "molmo2": "molmo2_text",
+    "muse_glimmer": "muse_glimmer_text",
+    "muse_spark": "muse_spark_text",
+    "paddleocr_vl": "paddleocr_vl_text",
+    "paligemma": "gemma",
+    "qwen2_5_omni_thinker": "qwen2_5_omni_text",
+    "qwen2_5_vl": "qwen2_5_vl_text",
+    "qwen2_audio": "qwen2",
+    "qwen2_vl": "qwen2_vl_text",
+    "qwen3_5": "qwen3_5_text",
+    "qwen3_5_moe": "qwen3_5_moe_text",
+    "qwen3_omni_moe_thinker": "qwen3_omni_moe_text",
+    "qwen3_vl": "qwen3_vl_text",
+    "qwen3_vl_moe": "qwen3_vl_moe_text",
+    "qwen4_exp": "qwen4_exp_text",
+    "smolvlm": "llama",
+    "step3p7": "step3p5",
+    "t5gemma2_encoder": "t5gemma2_text",
+    "ultravbert": "ultrabert",
+    "unlimited_ocr": "unlimited_ocr_text",
+    "voxtral": "llama",
+    "voxtral_realtime": "voxtral_realtime_text",
+}
+
+LEARNED = "it has learned positions"
+BIASED = "it has biases by distance (ALiBi)"
+RELATIVE = "it has relative positions"
+RECURRENT = "it is recurrent and has no positions"
+UNMARKED = "its attention layers have no positions"
+
+# Types without rotary position embeddings.
+NO_ROTATION: dict[str, str] = {
+    **dict.fromkeys(("albert", "bart", "bert", "biogpt", "camembert", "distilbert", "electra", "gpt-sw3"), LEARNED),
+    **dict.fromkeys(("gpt2", "gpt_bigcode", "gpt_neo", "mbart", "openai-gpt", "opt", "roberta", "whisper"), LEARNED),
+    **dict.fromkeys(("xlm", "xlm-roberta", "xglm", "ctrl", "marian", "pegasus", "m2m_100", "longformer"), LEARNED),
+    **dict.fromkeys(("bloom", "mpt"), BIASED),
+    **dict.fromkeys(("deberta", "deberta-v2", "longt5", "mt5", "switch_transformers", "t5", "umt5", "xlnet"), RELATIVE),
+    **dict.fromkeys(("falcon_mamba", "mamba", "mamba2", "rwkv", "xlstm"), RECURRENT),
+    **dict.fromkeys(("glm5_next_text", "jamba", "kimi_linear", "nemotron_h", "zamba"), UNMARKED),
+}
+
+# Types that rotate only if a key has this value.
+SWITCHES: dict[str, tuple[str, object]] = {
+    "esm": ("position_embedding_type", "rotary"),
+    "granitemoehybrid": ("position_embedding_type", "rope"),
+    "zamba2": ("use_mem_rope", True),
+}
+
+# Types that rotate in a way of their own.
+REFUSED_MODELS: dict[str, str] = {
+    "baichuan": "its sizes have different kinds of positions under one name",
+    "chatglm": "its file names widths and base in a way of its own; the type glm is the same model",
+    "cohere2_moe": "some of its full-attention layers rotate and some do not",
+    "deepseek_v4": "its attention output is rotated back, and its layers use two sets of frequencies",
+    "dots3_note_text": "its layers differ in the width of their rotary part",
+    "ernie4_5_vl_moe_text": "height and width alternate from pair to pair",
+    "hunyuan_vl_text": "its axes are cut over channels, not over pairs",
+    "mistral_large4_text": "its frequencies are changed by trained weights",
+    "molmo2_text": "some of its layers are scaled and some are not",
+    "muse_glimmer_text": "which of its layers rotate is written in no key",
+    "muse_spark_text": "which of its layers rotate is written in no key",
+    "neomme": "row and column alternate from pair to pair",
+    "phi3small": "its base and its positions are scaled by keys of its own",
+    "qwen": "its base and its queries change with the length of the text",
+}
+
+# Layer types, as files call them, whose layers have no attention to rotate for.
+ATTENTION_FREE = frozenset(
+    ("conv", "linear_attention", "mamba", "mamba2", "mlp", "moe", "recurrent", "rwkv", "short_conv")
+)
+
+
+def known(model_type: str) -> Known | None:
+    """Return what is known of a model type, or None if it is unknown."""
+    name = TEXT_PARTS.get(model_type, model_type)
+    model = MODELS.get(name) or REMOTE.get(name)
+    return None if model is None else Known(name, model)

@@ -1,0 +1,126 @@
+"""The layers of a model: how many there are, of which type each is, and which of them rotate."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ...numbers import shown
+from ..keys import LAYERS, Keys, listed
+from .config import Config
+from .defaults import ATTENTION_FREE
+
+__all__ = ["MOST_LAYERS", "Layers", "read_layers"]
+
+MOST_LAYERS = 10_000
+NAMES = {"G": "full_attention", "L": "sliding_attention"}
+# Types whose last layer has full attention, whatever the pattern says.
+ENDS_FULL = ("beam", "diffusion_gemma_text", "embedding_gemma2_text", "gemma4_text", "gemma4_unified_text")
+
+
+@dataclass(frozen=True)
+class Layers:
+    """What is known of a model's layers before its frequencies are looked at."""
+
+    count: int | None
+    types: tuple[str, ...] | None  # one for each layer; None if neither the file nor the model type says it
+    still_types: tuple[str, ...]  # types that are not rotated
+    rotates: tuple[bool, ...] | None  # one for each layer, where single layers are left out
+    source: str  # the key that says most of this
+
+    def turns(self, index: int) -> bool:
+        """Return whether a layer rotates, as far as it depends on its type and number."""
+        kind = self.types[index] if self.types else None
+        if kind in ATTENTION_FREE or kind in self.still_types:
+            return False
+        return self.rotates is None or index >= len(self.rotates) or self.rotates[index]
+
+
+def read_layers(found: Config) -> Layers:
+    """Return what a configuration says of its layers."""
+    keys = found.keys
+    number = keys.get(*LAYERS)
+    count = None if number is None else number.whole(1, MOST_LAYERS, "layers")
+    given = keys.get("layer_types", "layers_block_type")
+    if given is None:
+        types = _pattern_types(found, count)
+    else:
+        names = listed(given, (str,), "a list of names, one for each layer")
+        if not names or len(names) > MOST_LAYERS or (count is not None and len(names) < count):
+            raise ValueError(f"{given.source} has {len(names)} names; expected {count or 'at least 1'}")
+        types = _ending_full(found, given.source, names[:count])  # those beyond the count are for drafting tokens
+        count = len(types)
+    rotates = _rotates(found, count)
+    if count is None and rotates is not None:
+        count = len(rotates)
+    flags = keys.get("no_rope_layers", "layer_rope_theta")
+    source = flags.source if flags else given.source if given else f"model_type {found.model_type!r}"
+    return Layers(count, types, _still_types(found), rotates, source)
+
+
+def _ending_full(found: Config, source: str, types: list[str]) -> tuple[str, ...]:
+    """Return layer types, of which the last has full attention in Gemma 4, whatever the file says."""
+    forced = found.known is not None and found.known.model.global_head_dim is not None
+    if forced and types[-1] != "full_attention":
+        found.notes.conflict(f"{source} ends with {shown(types[-1])}, where this model type has 'full_attention'.")
+        types[-1] = "full_attention"
+    return tuple(types)
+
+
+def _pattern_types(found: Config, count: int | None) -> tuple[str, ...] | None:
+    """Return the layer types that a model type has by default."""
+    if found.known is None or not found.known.model.pattern or count is None:
+        return None
+    pattern = "G" if _windowless(found) else _pattern(found.keys, found.known.model.pattern)
+    types = [NAMES[pattern[index % len(pattern)]] for index in range(count)]
+    if found.known.name in ENDS_FULL:
+        types[-1] = "full_attention"
+    return tuple(types)
+
+
+def _pattern(keys: Keys, usual: str) -> str:
+    """Return the order of layers as a word of G (full attention) and L (sliding window)."""
+    given = keys.get("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
+    if given is None or len(usual) == 1:
+        return usual
+    if isinstance(given.value, str):
+        if not given.value or set(given.value) - set(NAMES) or len(given.value) > MOST_LAYERS:
+            raise ValueError(f"{given.source} is {shown(given.value)}; expected a word of the letters L and G")
+        return given.value
+    every = given.whole(1, MOST_LAYERS, "layers")
+    return "G" + "L" * (every - 1) if usual[0] == "G" else "L" * (every - 1) + "G"
+
+
+def _still_types(found: Config) -> tuple[str, ...]:
+    return () if found.known is None or _windowless(found) else found.known.model.still
+
+
+def _windowless(found: Config) -> bool:
+    """Return whether a model has no sliding window, and is of a type in which all layers rotate then."""
+    stated = "sliding_window" in found.keys.values and found.keys.values["sliding_window"] is None
+    return stated and found.known is not None and found.known.name in ("exaone4", "exaone_moe", "kolibri1")
+
+
+def _rotates(found: Config, count: int | None) -> tuple[bool, ...] | None:
+    """Return for each layer whether it rotates, where the file lists layers one by one."""
+    given = found.keys.get("no_rope_layers")
+    if given is not None and given.value != []:
+        flags = listed(given, (int,), "a list of 1 for layers that rotate and 0 for those that do not")
+        if set(flags) - {0, 1}:
+            raise ValueError(f"{given.source} is {shown(given.value)}; expected only 1 (rotates) and 0 (does not)")
+        return tuple(bool(flag) for flag in _cut(given.source, flags, count))
+    thetas = found.keys.get("layer_rope_theta")
+    if thetas is not None:
+        values = listed(thetas, (int, float), "a list of numbers, one for each layer")
+        return tuple(value != 0 for value in _cut(thetas.source, values, count))
+    if found.known is None or found.known.model.no_rope_interval is None or count is None:
+        return None
+    every = found.keys.get("no_rope_layer_interval")
+    step = found.known.model.no_rope_interval if every is None else every.whole(1, MOST_LAYERS, "layers")
+    return tuple((index + 1) % step != 0 for index in range(count))
+
+
+def _cut(source: str, values: list[float], count: int | None) -> list[float]:
+    """Return one value for each layer, or raise if there are too few."""
+    if not (count or 1) <= len(values) <= MOST_LAYERS:
+        raise ValueError(f"{source} has {len(values)} entries; expected {count or 'at least 1'}, one for each layer")
+    return values[:count]
