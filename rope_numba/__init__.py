@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from .layers import LayerRopes, ropes_from_gguf, ropes_from_hf
     from .ragged import ragged_positions
     from .rope import Rope, Rotation
+    from .warm import warmup
 
 __version__ = "0.1.0"
 
@@ -44,6 +45,7 @@ __all__ = [
     "rotate_interleaved",
     "rotate_interleaved_bf16",
     "rotate_interleaved_f16",
+    "warmup",
 ]
 
 # Where each public name lives; it is imported when it is first used (PEP 562).
@@ -59,6 +61,7 @@ _HOMES = {
     "reference": "",
     "ropes_from_gguf": "layers",
     "ropes_from_hf": "layers",
+    "warmup": "warm",
     "rotate_half_split": "integrations.njit",
     "rotate_half_split_bf16": "integrations.njit",
     "rotate_half_split_f16": "integrations.njit",

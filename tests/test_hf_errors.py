@@ -738,3 +738,17 @@ def test_every_text_of_this_file_survives_a_round_through_json() -> None:
         with pytest.raises(kind) as refused:
             read_hf(json.loads(json.dumps(config)))
         assert str(refused.value) == text
+
+
+@pytest.mark.parametrize("name", ["rope_tetha", "rope_foo", "rotary_base_freq", "partial_rotation_factor"])
+def test_a_misspelt_key_beside_the_dict_is_refused_and_only_warned_of_if_not_strict(name: str) -> None:
+    config = {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, name: 1e6}
+    message = f"{name} is 1000000.0, which is not a known key of RoPE"
+    with pytest.raises(ValueError, match=rf"^{name} is 1000000\.0, which is not a known key of RoPE \(strict=False"):
+        read_hf(config)
+    with pytest.warns(UserWarning, match=name):
+        header = read_hf(config, strict=False)
+    assert f"{message}: it was left out." in header.conflicts
+    assert (
+        read_hf({**config, name: None}).conflicts == read_hf({k: v for k, v in config.items() if k != name}).conflicts
+    )

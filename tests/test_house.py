@@ -44,6 +44,7 @@ ARROWS: dict[str, set[str]] = {
     "layouts": {"numbers"},
     "tables": {"exact", "frequencies"},
     "reference": {"arrays", "numbers"},
+    "warm": {"numbers"},
     "positions": {"arrays", "integrations.torch", "numbers"},
     "ragged": set(),
     "engine": {"frequencies", "tables", "kernels.told"},

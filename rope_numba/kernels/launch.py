@@ -73,13 +73,17 @@ class Kernels:
         def compile_and_call(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
             if not forks.can_compile():
                 return ASK
-            with _compiling:
-                if self.serial[rank] is self._uncompiled[rank]:
-                    self.serial[rank] = make_entry(self.storage, self.layout, rank, parallel=False)
-                    self.small[:] = self.serial[:4]
-            return self.serial[rank](q, k, rows, told)
+            return self.compiled(rank)(q, k, rows, told)
 
         return compile_and_call
+
+    def compiled(self, rank: int) -> Entry:
+        """Return the serial entry for arrays of so many axes."""
+        with _compiling:
+            if self.serial[rank] is self._uncompiled[rank]:
+                self.serial[rank] = make_entry(self.storage, self.layout, rank, parallel=False)
+                self.small[:] = self.serial[:4]
+            return self.serial[rank]
 
 
 class Movers:
@@ -112,7 +116,7 @@ def _share_out(
     wanted = elements // ELEMENTS_PER_THREAD
     mine = False
     try:
-        mine = wanted > 1 and _may_launch() and _launching.acquire(blocking=False)
+        mine = wanted > 1 and may_launch() and _launching.acquire(blocking=False)
         most = _thread_counter()() if mine else 1
         threads = min(most, wanted)
         if threads > 1:
@@ -135,7 +139,7 @@ def _thread_counter() -> Callable[[], int]:
     return compile_kernel(count_threads, "count_threads", types.int64(), cache=False)  # it holds a pointer
 
 
-def _may_launch() -> bool:
+def may_launch() -> bool:
     """Tell whether a parallel launch can do no harm here. The first answer starts Numba's threads."""
     global _layer
     if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
@@ -165,7 +169,7 @@ def layer() -> str:
 
 def describe() -> str:
     """Return how many threads large work takes here, and of which layer."""
-    if _may_launch():
+    if may_launch():
         return f"{get_num_threads()}, threading layer {_layer}"
     return "1" if _layer in (None, "none") else f"1, as threading layer {_layer} bears no second launch"
 

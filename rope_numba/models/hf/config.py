@@ -17,6 +17,12 @@ TEXT_KEYS = ("text_config", "thinker_config", "llm_config", "language_config")
 DEEPEST = 4  # Qwen2.5-Omni has its language model two dicts down
 DICTS = ("rope_parameters", "rope_scaling")
 ROPE_KEYS = (*DICTS, *THETAS, *SHARES, "rotary_dim", "qk_rope_head_dim")
+# Keys beside those that begin like RoPE's and are known, read here or not; any other may be a misspelt one of them.
+OTHER_KEYS = (
+    *("rope_interleave", "rope_interleaved", "rope_traditional", "rope_type", "rotary", "rotary_embedding"),
+    *("rope_local_base_freq", "rope_local_theta", "rope_theta_local", "rotary_ndims", "partial_rotary_factors"),
+)
+BEGINNINGS = ("rope", "rotary", "partial_rot")
 OTHER_POSITIONS = ("absolute", "alibi", "learned", "learned_absolute", "nope", "none", "relative", "relative_key")
 
 
@@ -72,6 +78,10 @@ def read_config(values: dict[str, Any], origin: str, strict: bool) -> Config:
         if strict:
             raise ValueError(f"{message}, rope_parameters or rope_scaling")
         notes.conflict("No key speaks of RoPE: everything about it is assumed.")
+    for name, value in keys.values.items():
+        if isinstance(name, str) and name.startswith(BEGINNINGS) and name not in (*ROPE_KEYS, *OTHER_KEYS):
+            if value is not None:
+                found.relax(notes, f"{keys.source(name)} is {shown(value)}, which is not a known key of RoPE")
     return found
 
 

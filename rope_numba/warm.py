@@ -1,0 +1,66 @@
+"""`warmup`: kernels compiled before they are needed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+
+from .numbers import shown
+
+__all__ = ["warmup"]
+
+STORAGES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
+LAYOUTS = ("interleaved", "half")
+
+
+def warmup(
+    *,
+    dtypes: Sequence[str] = ("float32",),
+    layouts: Sequence[str] = LAYOUTS,
+    axes: Sequence[int] = (3,),
+    parallel: bool = True,
+) -> None:
+    """Compile kernels now, or load them from the compiled cache, so that no later call has to: before a server forks.
+
+    Parameters
+    ----------
+    dtypes : sequence of str
+        Of "float32", "float64", "float16" and "bfloat16".
+    layouts : sequence of str
+        Of "interleaved" and "half".
+    axes : sequence of int
+        Numbers of axes that arrays will have: 2, 3 or 4.
+    parallel : bool
+        Those for large work too, where more than one thread may run. This starts Numba's threads.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If something is asked for that is not there.
+    ImportError
+        If Numba cannot be imported.
+
+    Examples
+    --------
+    >>> import rope_numba as rn
+    >>> rn.warmup(dtypes=["float32"], layouts=["half"], parallel=False)
+    """
+    for name, asked, known in (
+        ("dtypes", dtypes, tuple(STORAGES)),
+        ("layouts", layouts, LAYOUTS),
+        ("axes", axes, (2, 3, 4)),
+    ):
+        if isinstance(asked, str) or not isinstance(asked, Sequence):
+            raise TypeError(f"{name} is {shown(asked)}; expected a list")
+        for one in asked:
+            if isinstance(one, bool) or one not in known:
+                raise ValueError(f"{name} holds {shown(one)}; expected {', '.join(map(repr, known))}")
+    from .kernels import launch
+
+    if launch.JIT_DISABLED:
+        return
+    for dtype, layout, rank in itertools.product(dtypes, layouts, axes):
+        kernels = launch.kernels_for(STORAGES[dtype], layout)
+        kernels.compiled(rank)
+        if parallel and launch.may_launch():
+            kernels.parallel(rank)

@@ -1,0 +1,53 @@
+"""`warmup` compiles what it is asked for, and nothing else."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rope_numba as rn
+
+
+def compiled_by(code: str, environment: dict[str, str]) -> set[str]:
+    """Run code in a fresh process with an empty cache; returns the names of the kernels that the cache then holds."""
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True)
+    indexes = Path(environment["NUMBA_CACHE_DIR"]).rglob("*.nbi")
+    return {path.name.split("-")[0].split(".")[-1].rpartition("_")[0] for path in indexes}
+
+
+def test_only_what_is_asked_for_is_compiled(cold_cache: dict[str, str]) -> None:
+    code = "import rope_numba as rn; rn.warmup(dtypes=['float16'], layouts=['half'], axes=[2, 3], parallel=False)"
+    assert compiled_by(code, cold_cache) == {"rotate_f16_half_2d", "rotate_f16_half_3d"}
+
+
+def test_a_call_after_it_compiles_nothing(cold_cache: dict[str, str]) -> None:
+    code = """
+import numpy as np, rope_numba as rn
+rn.warmup(dtypes=["float32"], layouts=["half"])
+from rope_numba.kernels import launch
+launch.make_entry = None
+q, k = np.ones((1, 4, 64), np.float32), np.ones((1, 2, 64), np.float32)
+rn.Rope(64, layout="half")(q, k, offset=1)
+rn.Rope(64, layout="half")(np.ones((9000, 1, 64), np.float32), offset=1)
+"""
+    assert "rotate_f32_half_3d" in compiled_by(code, cold_cache)
+
+
+@pytest.mark.parametrize(
+    ("asked", "error", "message"),
+    [
+        ({"dtypes": ["int8"]}, ValueError, "dtypes holds 'int8'; expected 'float32', 'float64', 'float16', 'bfloat16'"),
+        ({"dtypes": "float32"}, TypeError, "dtypes is 'float32'; expected a list"),
+        ({"layouts": ["neox"]}, ValueError, "layouts holds 'neox'; expected 'interleaved', 'half'"),
+        ({"axes": [5]}, ValueError, "axes holds 5; expected 2, 3, 4"),
+        ({"axes": 3}, TypeError, "axes is 3; expected a list"),
+    ],
+)
+def test_what_is_not_there_is_refused(asked: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error) as refused:
+        rn.warmup(**asked)
+    assert str(refused.value) == message
