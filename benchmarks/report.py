@@ -12,6 +12,7 @@ import argparse
 import itertools
 import json
 import math
+import re
 import statistics
 import sys
 from collections.abc import Iterable
@@ -201,11 +202,12 @@ def method(data: dict[str, Any]) -> str:
     described = "; ".join(f"{name} {value}" for name, value in machine["described"].items())
     state = " with changes not committed" if commit["dirty"] else ""
     day = data["datetime"][:10]
+    command = re.sub(r"=\S*/", "=", machine["command"])  # without the folders of that machine
     return (
         f"Medians, and medians of the ratios of laps taken in turn on the same arrays ({measure.START} bytes past a "
         f"64-byte boundary, as NumPy's own); two figures in a cell are interleaved / half. The stream is `x *= 1` "
         f"over the same bytes, in place, jitted. {described}. Commit {commit['id'][:12]}{state}, {day}. "
-        f"Command: `{machine['command']}`, then `python benchmarks/report.py`."
+        f"Command: `{command}`, then `python benchmarks/report.py`."
     )
 
 

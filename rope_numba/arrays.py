@@ -177,7 +177,8 @@ def _check_axes(name: str, x: NDArray[Any], head_dim: int, order: str) -> None:
 def _check_counts(name: str, x: NDArray[Any], q: NDArray[Any], order: str, tokens: int, batch: int | None) -> None:
     rows, here = four_axes(x, order).shape[:2]
     if here != tokens:
-        raise ValueError(f"{name} has {here} tokens; expected {tokens}, the number of positions")
+        hint = f"; one for each row of the batch has shape ({rows}, {here})" if here == 1 and rows == tokens else ""
+        raise ValueError(f"{name} has {here} tokens; expected {tokens}, the number of positions{hint}")
     if batch is not None and (x.ndim != 4 or rows != batch):
         having = f"a batch of {rows}" if x.ndim == 4 else "no batch axis"
         raise ValueError(f"{name} has {having}; expected a batch of {batch}, as the positions have")

@@ -125,6 +125,11 @@ class Readable:
         return rope_of_header(cls, header, order, max_position, backend)
 
     @property
+    def attention_factor(self) -> float:
+        """Magnitude of the rotation: what rotated channels of q and of k are multiplied by. 1.0 for most models."""
+        return self.frequencies.attention_factor
+
+    @property
     def attention_logit_scale(self) -> float:
         """What the caller must multiply attention logits by, on top of 1 / sqrt(head_dim): 1.0 for most models."""
         return self.frequencies.attention_logit_scale

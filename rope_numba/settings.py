@@ -10,6 +10,12 @@ from .numbers import even_width, positive, shown, whole
 
 __all__ = ["checked"]
 
+# What other software calls the layouts.
+OTHER_NAMES = {
+    **dict.fromkeys(("neox", "gpt-neox", "gpt_neox", "rotate_half", "half-split", "half_split"), "half"),
+    **dict.fromkeys(("normal", "adjacent", "gptj", "gpt-j", "traditional", "rotate_every_two"), "interleaved"),
+}
+
 
 def checked(
     head_dim: int,
@@ -60,7 +66,9 @@ def checked(
         ("backend", backend, ("numba", "numpy")),
     ):
         if not isinstance(value, str) or value not in choices:
-            raise ValueError(f"{name} is {shown(value)}; expected {' or '.join(map(repr, choices))}")
+            meant = OTHER_NAMES.get(value.lower()) if isinstance(value, str) and name.startswith("layout") else None
+            hint = f", which is {meant!r} here" if meant else ""
+            raise ValueError(f"{name} is {shown(value)}{hint}; expected {' or '.join(map(repr, choices))}")
     return {
         "head_dim": head_dim,
         "rotary_dim": width,

@@ -1010,7 +1010,7 @@ REFUSED_SETTINGS: list[tuple[dict[str, Any], type[Exception], str]] = [
     *(
         ({name: value}, ValueError, f"{name} is {value!r}; expected {choices}")
         for name, values, choices in (
-            ("layout", ("Half", "halves", "neox", "", None, 0), "'interleaved' or 'half'"),
+            ("layout", ("Half", "halves", "neo", "", None, 0), "'interleaved' or 'half'"),
             ("order", ("bthd", "THD", "", None, 1), "'thd' or 'htd'"),
             ("backend", ("cuda", "Numba", "", None), "'numba' or 'numpy'"),
         )
@@ -1257,7 +1257,12 @@ def test_tables_are_read_only() -> None:
             TypeError,
             "x is a Mine; expected a plain numpy.ndarray (or numpy.memmap)",
         ),
-        (np.ones((1, 1, 2)), {"layout": "neox"}, ValueError, "layout is 'neox'; expected 'interleaved' or 'half'"),
+        (
+            np.ones((1, 1, 2)),
+            {"layout": "neox"},
+            ValueError,
+            "layout is 'neox', which is 'half' here; expected 'interleaved' or 'half'",
+        ),
         (
             np.ones((1, 1, 1)),
             {},

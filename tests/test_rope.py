@@ -185,3 +185,24 @@ def test_a_magnitude_without_a_finite_inverse_is_refused() -> None:
 def test_frequencies_beyond_finite_angles_are_refused() -> None:
     with pytest.raises(ValueError, match=r"inv_freq holds 1e\+301; expected at most 2\*\*900"):
         rn.Frequencies([1.0, -1e301])
+
+
+@pytest.mark.parametrize(
+    ("layout", "meant"),
+    [("neox", "half"), ("rotate_half", "half"), ("NORMAL", "interleaved"), ("gpt-j", "interleaved")],
+)
+def test_other_names_of_layouts_are_refused_with_the_name_here(layout: str, meant: str) -> None:
+    with pytest.raises(ValueError, match=r"^layout is") as refused:
+        rn.Rope(8, layout=layout)
+    assert str(refused.value) == f"layout is {layout!r}, which is {meant!r} here; expected 'interleaved' or 'half'"
+
+
+def test_one_position_for_each_row_of_a_batch_is_told_its_shape() -> None:
+    with pytest.raises(ValueError, match="tokens") as refused:
+        rn.Rope(8)(normal((3, 1, 2, 8)), positions=[5, 1234, 77])
+    expected = "q has 1 tokens; expected 3, the number of positions; one for each row of the batch has shape (3, 1)"
+    assert str(refused.value) == expected
+
+
+def test_the_magnitude_is_at_hand() -> None:
+    assert rn.Rope(4, frequencies=rn.Frequencies([1.0, 0.5], 1.25)).attention_factor == 1.25

@@ -78,10 +78,10 @@ def read_config(values: dict[str, Any], origin: str, strict: bool) -> Config:
         if strict:
             raise ValueError(f"{message}, rope_parameters or rope_scaling")
         notes.conflict("No key speaks of RoPE: everything about it is assumed.")
-    for name, value in keys.values.items():
-        if isinstance(name, str) and name.startswith(BEGINNINGS) and name not in (*ROPE_KEYS, *OTHER_KEYS):
+    for key, value in keys.values.items():
+        if isinstance(key, str) and key.startswith(BEGINNINGS) and key not in (*ROPE_KEYS, *OTHER_KEYS):
             if value is not None:
-                found.relax(notes, f"{keys.source(name)} is {shown(value)}, which is not a known key of RoPE")
+                found.relax(notes, f"{keys.source(key)} is {shown(value)}, which is not a known key of RoPE")
     return found
 
 
