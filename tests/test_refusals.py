@@ -1261,7 +1261,7 @@ def test_tables_are_read_only() -> None:
             np.ones((1, 1, 2)),
             {"layout": "neox"},
             ValueError,
-            "layout is 'neox', which is 'half' here; expected 'interleaved' or 'half'",
+            "layout is 'neox'; expected 'interleaved' or 'half'",
         ),
         (
             np.ones((1, 1, 1)),
