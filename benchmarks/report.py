@@ -155,6 +155,20 @@ def call_table(found: Found) -> str:
     return table(["one token, 32+8 x 128", "bare jitted call", *(f"`{call}` / bare" for call in calls)], lines)
 
 
+def cache_table(found: Found) -> str:
+    """Return what writing keys into a cache takes of doing it in steps, and a shift of the stream."""
+    lines = []
+    for dtype in ("bfloat16", "float16", "float32"):
+        into = [found[key("keys_into_a_cache", dtype=dtype, layout=layout)] for layout in LAYOUTS]
+        cells = [dtype, pair(row["contenders"]["rotate, cast, copy"]["ratio"] for row in into)]
+        for threads in THREADS:
+            shifts = [found[key("shift_of_a_cache", dtype=dtype, layout=layout, threads=threads)] for layout in LAYOUTS]
+            cells.append(pair(row["contenders"]["stream"]["ratio"] for row in shifts))
+        lines.append(cells)
+    head = ["a cache of", "`out=` / rotate, cast, copy", "`shift` / stream", "all threads"]
+    return table(head, lines)
+
+
 def mission_table(found: Found) -> str:
     """Return each noun of the mission beside what it saves."""
     lines = []
@@ -217,7 +231,9 @@ def sections(data: dict[str, Any]) -> str:
     parts = [rotation_table(found, heads) for heads in bench_rotation.HEADS]
     parts += ["Heads before tokens, and slices of a packed projection, as times the stream over the same memory:"]
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
-    parts += [width_table(found), call_table(found), start_table(found), mission_table(found)]
+    parts += [width_table(found), call_table(found)]
+    parts += ["Keys of 512 tokens written into a cache as they are rotated, and 32,768 tokens shifted in it (8 x 128):"]
+    parts += [cache_table(found), start_table(found), mission_table(found)]
     parts += ["Losses: rows that take longer than 1.3 times the stream.", loss_table(found), method(data)]
     return "\n\n".join(parts)
 
