@@ -7,6 +7,7 @@ laps, a ratio the median of each turn's ratio. Both go into pytest-benchmark's J
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -39,7 +40,7 @@ DTYPES: dict[str, Any] = {
 LAYOUTS = ("interleaved", "half")
 START = 16  # bytes past a multiple of 64 where arrays begin, as NumPy's own large ones do
 LAP = 1e-3  # seconds that a lap takes, at least
-SECONDS = 1.0  # that all turns of one benchmark take, about
+SECONDS = float(os.environ.get("BENCHMARK_SECONDS", "1"))  # that all turns of one benchmark take, about
 SLOW_TURNS = 5  # contenders that take much longer than the subject are timed this often
 
 
@@ -103,7 +104,9 @@ def array(shape: tuple[int, ...], dtype: str = "float32") -> NDArray[Any]:
     memory = np.empty(size * pattern.itemsize + 128, np.uint8)
     first = -memory.ctypes.data % 64 + START
     x: NDArray[Any] = memory[first : first + size * pattern.itemsize].view(DTYPES[dtype])
-    x[...] = np.resize(pattern, size)
+    whole = size // pattern.size * pattern.size
+    x[:whole].reshape(-1, pattern.size)[...] = pattern
+    x[whole:] = pattern[: size - whole]
     return x.reshape(shape)
 
 

@@ -212,17 +212,22 @@ def describe(row: dict[str, Any]) -> str:
 
 def method(data: dict[str, Any]) -> str:
     """Return how, where and from what the figures come."""
-    machine, commit = data["machine_info"], data["commit_info"]
+    machine = data["machine_info"]
     described = "; ".join(f"{name} {value}" for name, value in machine["described"].items())
-    state = " with changes not committed" if commit["dirty"] else ""
-    day = data["datetime"][:10]
-    command = re.sub(r"=\S*/", "=", machine["command"])  # without the folders of that machine
+    made = "; ".join(_how(run) for run in data["runs"])
     return (
         f"Medians, and medians of the ratios of laps taken in turn on the same arrays ({measure.START} bytes past a "
         f"64-byte boundary, as NumPy's own); two figures in a cell are interleaved / half. The stream is `x *= 1` "
-        f"over the same bytes, in place, jitted. {described}. Commit {commit['id'][:12]}{state}, {day}. "
-        f"Command: `{command}`, then `python benchmarks/report.py`."
+        f"over the same bytes, in place, jitted. {described}. {made}."
     )
+
+
+def _how(run: dict[str, Any]) -> str:
+    """Return the command of a run, without the folders of its machine, and its commit and day."""
+    commit = run["commit_info"]
+    command = re.sub(r"=\S*/", "=", run["machine_info"]["command"])
+    changed = " with changes not committed" if commit["dirty"] else ""
+    return f"`{command}` at commit {commit['id'][:12]}{changed}, {run['datetime'][:10]}"
 
 
 def sections(data: dict[str, Any]) -> str:
@@ -300,16 +305,19 @@ def draw(data: dict[str, Any], path: Path) -> None:
 def main(arguments: list[str] | None = None) -> int:
     """Print the tables and draw the plot; returns the exit status."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("json", type=Path, help="what --benchmark-json wrote")
+    parser.add_argument(
+        "json", type=Path, nargs="+", help="what --benchmark-json wrote; of rows twice the later counts"
+    )
     parser.add_argument("--write", type=Path, metavar="README", help="put the tables between the marks of this file")
     parser.add_argument("--figure", type=Path, default=FIGURE, help=f"where to draw (default {FIGURE.name})")
     chosen = parser.parse_args(arguments)
-    data = json.loads(chosen.json.read_text())
+    runs = [json.loads(path.read_text()) for path in chosen.json]
+    data = {**runs[0], "benchmarks": [row for run in runs for row in run["benchmarks"]], "runs": runs}
     try:
         text = sections(data)
         draw(data, chosen.figure)
     except MissingRowError as error:
-        print(f"{chosen.json}: {error}", file=sys.stderr)
+        print(f"{', '.join(map(str, chosen.json))}: {error}", file=sys.stderr)
         return 1
     print(text)
     if chosen.write:

@@ -219,7 +219,7 @@ def test_explain_says_which_layout_is_written() -> None:
     assert "layout_out" not in rn.Rope(64, layout="half").explain()
 
 
-@pytest.mark.parametrize("layout_out", ["neox", "", 1, ["half"]])
+@pytest.mark.parametrize("layout_out", ["neo", "", 1, ["half"]])
 def test_another_layout_out_is_refused(layout_out: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as refused:
         rn.Rope(64, layout_out=layout_out)

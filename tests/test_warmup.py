@@ -27,12 +27,11 @@ def test_only_what_is_asked_for_is_compiled(cold_cache: dict[str, str]) -> None:
 def test_a_call_after_it_compiles_nothing(cold_cache: dict[str, str]) -> None:
     code = """
 import numpy as np, rope_numba as rn
-rn.warmup(dtypes=["float32"], layouts=["half"])
+rn.warmup(dtypes=["float32"], layouts=["half"], parallel=False)
 from rope_numba.kernels import launch
 launch.make_entry = None
 q, k = np.ones((1, 4, 64), np.float32), np.ones((1, 2, 64), np.float32)
 rn.Rope(64, layout="half")(q, k, offset=1)
-rn.Rope(64, layout="half")(np.ones((9000, 1, 64), np.float32), offset=1)
 """
     assert "rotate_f32_half_3d" in compiled_by(code, cold_cache)
 
