@@ -17,9 +17,9 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 
 
 @pytest.fixture(scope="session")
-def warm_cache(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return an environment for subprocesses that share a folder for compiled code."""
-    return {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("compiled"))}
+def warm_cache() -> dict[str, str]:
+    """Return an environment for subprocesses that share the folder for compiled code of this process."""
+    return dict(os.environ)
 
 
 @pytest.fixture
