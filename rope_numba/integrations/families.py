@@ -6,7 +6,6 @@ that can run, else the original.
 
 from __future__ import annotations
 
-import functools
 import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -15,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import arrays, reference
+from ..kernels import launcher
 from ..kernels.told import ALONE, HEAD_MAJOR, PER_ROW, TRUSTED, tell
 from .torch import as_array
 
@@ -127,7 +127,7 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
         return False
     storage = arrays.storage_of("q", q)
     told = tell(HEAD_MAJOR if order == "htd" else 0, head_dim, 0) | (PER_ROW if batch > 1 else 0)
-    launch = _launch()
+    launch = launcher()
     kernels: Any = launch.kernels_for(storage, form.layout) if launch and form.layout == form.layout_out else None
     bits = [x.view(np.uint16) if x.itemsize == 2 else x for x in given]
     if k is None:
@@ -153,16 +153,6 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
             layouts = form.layout, form.layout_out
             reference.move_stored(storage, x, storage, x, rows[:, :, 0], rows[:, :, 1], *layouts, 0)
     return True
-
-
-@functools.cache
-def _launch() -> Any:
-    """Return the module of the kernels, or None where they do not run."""
-    try:
-        from ..kernels import launch
-    except ImportError:
-        return None
-    return None if launch.JIT_DISABLED else launch
 
 
 def check_form(name: str, form: Form, original: Function, ours: Function) -> None:

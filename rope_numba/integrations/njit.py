@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import reference
 from ..arrays import kind_of
+from ..kernels import launcher
 from ..kernels.told import ALONE, tell
 
 __all__ = [
@@ -166,7 +167,8 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         raise ValueError("x is read-only or not aligned; expected an array that can be rotated in place")
     if x.size == 0 or cos.size == 0:
         return
-    kernels = _kernels(storage, layout)
+    launch = launcher()
+    kernels = None if launch is None else launch.kernels_for(storage, layout)
     if kernels is None or not kernels.ready(3):
         reference.rotate_stored(storage, x, cos, sin, layout, 0)
         return
@@ -175,14 +177,6 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         raise ValueError(
             f"x has elements that overlap (strides {x.strides}); expected memory of its own for each element"
         )
-
-
-def _kernels(storage: str, layout: str) -> Any:
-    try:
-        from ..kernels import launch
-    except ImportError:
-        return None
-    return None if launch.JIT_DISABLED else launch.kernels_for(storage, layout)
 
 
 def _register() -> None:
