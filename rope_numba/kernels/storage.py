@@ -87,8 +87,7 @@ def load_packed_bfloat16(builder: Any, address: ir.Value, lanes: int) -> tuple[i
 
 
 def store_packed_bfloat16(builder: Any, even: ir.Value, odd: ir.Value, address: ir.Value) -> None:
-    """Round both vectors to bfloat16 and store them to even and odd places."""
-    even, odd = round_to_bfloat16(builder, even), round_to_bfloat16(builder, odd)
+    """Store the upper halves of both vectors, of float32 bits rounded before, to even and odd places."""
     halves = vector(_I16, 2 * even.type.count)
     low = builder.bitcast(builder.lshr(even, _constant(even, 16)), halves)
     high = builder.bitcast(odd, halves)
@@ -102,11 +101,43 @@ def round_to_bfloat16(builder: Any, value: ir.Value) -> ir.Value:
 
     Adding just under half a unit of the last kept bit, plus that bit itself, carries exactly where rounding to
     nearest, ties to even, rounds up. That would carry a NaN whose lower half is all ones into another number. There is
-    none: a NaN that meets the rotation came from bfloat16, with a lower half of zeros, or was made by it, with zeros.
+    none: a NaN came from bfloat16, with a lower half of zeros, or was made by the rotation, with zeros, or stood in the
+    tables, and those go through `with_plain_nans`.
     """
     bits = _bits(builder, value)
     last_kept = builder.and_(builder.lshr(bits, _constant(bits, 16)), _constant(bits, 1))
     return builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
+
+
+def round_to_bfloat16_together(builder: Any, values: list[ir.Value]) -> list[ir.Value]:
+    """Return the same for vectors of one type, with half the instructions.
+
+    Adding half a unit of the last kept bit rounds right unless the bits below it are exactly that half. Of such a tie
+    (1 result in 65,536) the sum's lower half is zero, and its last kept bit has to be cleared. One branch asks for all
+    the vectors whether there is any.
+    """
+    halves = vector(_I16, 2 * values[0].type.count)
+    rounded = [builder.add(bits, _constant(bits, 0x8000)) for bits in (_bits(builder, value) for value in values)]
+    least = builder.bitcast(rounded[0], halves)
+    for bits in rounded[1:]:
+        words = builder.bitcast(bits, halves)
+        least = builder.select(builder.icmp_unsigned("<", words, least), words, least)
+    lower = builder.and_(builder.bitcast(least, rounded[0].type), _constant(rounded[0], 0xFFFF))
+    ties = builder.bitcast(builder.icmp_unsigned("==", lower, _constant(lower, 0)), ir.IntType(values[0].type.count))
+    before = builder.block
+    with builder.if_then(builder.icmp_unsigned("!=", ties, ir.Constant(ties.type, 0)), likely=False):
+        to_even = []
+        for bits in rounded:
+            tie = builder.icmp_unsigned("==", builder.and_(bits, _constant(bits, 0xFFFF)), _constant(bits, 0))
+            to_even.append(builder.select(tie, builder.and_(bits, _constant(bits, 0xFFFE0000)), bits))
+        rare = builder.block
+    results = []
+    for bits, mended in zip(rounded, to_even, strict=True):
+        phi = builder.phi(bits.type)
+        phi.add_incoming(bits, before)
+        phi.add_incoming(mended, rare)
+        results.append(phi)
+    return results
 
 
 def with_plain_nans(builder: Any, value: ir.Value) -> ir.Value:
