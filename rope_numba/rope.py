@@ -101,7 +101,7 @@ class Rope(Identity, Readable):
     _engines: tuple[Engine, Engine, Engine]  # by what rows are for; one and the same unless layouts change
     _token_axis: int
     _end: int  # positions below it need no second look
-    _recent: tuple[int, Rotation] | None  # the last single position: a model's other layers ask for it again
+    _recent: list[tuple[int, Rotation] | None]  # the last single position: a model's other layers ask for it again
 
     def __init__(
         self,
@@ -125,7 +125,7 @@ class Rope(Identity, Readable):
         ways = ((inward, outward), (outward, inward), (outward, outward))  # forward, inverse, shift
         engines = {way: Engine(layout=way[0], layout_out=way[1], **shared) for way in dict.fromkeys(ways)}
         own["_engines"] = tuple(engines[way] for way in ways)
-        own["_header"] = own["_recent"] = None
+        own["_header"], own["_recent"] = None, [None]
         own["_token_axis"] = -3 if order == "thd" else -2
         own["_end"] = FARTHEST if max_position is None else min(FARTHEST, own["max_position"])
         for name, setting in own.items():
@@ -204,7 +204,7 @@ class Rope(Identity, Readable):
         >>> rn.Rope(2)(q, offset=1).round(4)
         array([[0.5403, 0.8415]])
         """
-        recent = self._recent
+        recent = self._recent[0]  # read once: another thread may exchange it
         if recent is not None and type(offset) is int and offset == recent[0] and positions is None and out is None:
             if type(q) is _ndarray and q.ndim == 3 and q.shape[self._token_axis] == 1:
                 return recent[1](q, k)
@@ -352,7 +352,7 @@ class Rope(Identity, Readable):
             rotation = Rotation(self, engine, (offset, offset + tokens), way)
             if tokens == 1 and way == FORWARD:
                 rotation.let_go()
-                object.__setattr__(self, "_recent", (offset, rotation))
+                self._recent[0] = offset, rotation
             return rotation(q, k, out=out)
         return Rotation(self, engine, self._places(positions, offset, tokens), way)(q, k, out=out)
 
@@ -362,6 +362,10 @@ class Rope(Identity, Readable):
             raise TypeError(f"positions and offset are {'missing' if offset is None else 'both given'}; expected one")
         if positions is None:
             return parse_offset(offset, tokens, self.max_position)
+        if type(positions) is np.ndarray and positions.shape == (1,) and positions.dtype.kind in "iu":
+            first = positions.item()
+            if 0 <= first < self._end:  # the way of a decode loop
+                return first, first + 1
         places = parse_positions(positions, self.max_position, self.frequencies.stream_count)
         if places.ndim == 1 and places.size and places[-1] - places[0] == places.size - 1:
             if places.size == 1 or bool((np.diff(places) == 1).all()):
