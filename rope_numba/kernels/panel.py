@@ -17,7 +17,7 @@ from . import storage as st
 
 INTERLEAVED, HALF = range(2)
 
-# Packed bfloat16 steps that are rounded together: 39 instead of 43 cycles for 128 channels (Zen 4 without AVX-512, in the
+# Packed bfloat16 steps that are rounded together: 39 instead of 43 cycles for 128 channels (AVX2 on a Zen 4, in the
 # first-level cache); one by one 41, four together 39.
 TOGETHER = 2
 
