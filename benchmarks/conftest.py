@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import platform
 import shlex
 import sys
 from collections.abc import Iterator
@@ -23,23 +22,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: dict[str, Any]) -> None:
     """Add what a figure depends on to the JSON."""
+    from measure import processor
+
     from rope_numba import selfcheck
 
     machine_info["described"] = {"CPU": processor(), "cores": os.cpu_count(), **selfcheck.describe_machine()}
     machine_info["described"].pop("compiled cache", None)  # a folder of this machine's
     machine_info["command"] = shlex.join(["pytest", *config.invocation_params.args])
-
-
-def processor() -> str:
-    """Return the processor's name, and those of its features that matter here."""
-    name, flags = platform.processor(), ""
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
-        fields = {key.strip(): value.strip() for key, value in fields.items()}
-        name, flags = fields.get("model name", name), fields.get("flags", "")
-    features = [wanted for wanted in ("f16c", "fma", "avx2", "avx512f", "avx512_bf16") if wanted in flags.split()]
-    return f"{name} ({', '.join(features)})" if features else name
 
 
 @pytest.fixture(params=["one thread", "all threads"])

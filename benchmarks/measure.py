@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import functools
 import os
+import platform
 import statistics
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -26,8 +28,10 @@ __all__ = [
     "measure",
     "numpy_expression",
     "numpy_in_place",
+    "processor",
     "stream_of",
     "stream_of_columns",
+    "write_between",
 ]
 
 Call = Callable[[], Any]
@@ -90,6 +94,27 @@ def _calls_of_a_lap(call: Call) -> tuple[int, float]:
     one = max(min(_lap(call, 1) for _ in range(3)), 1e-7)
     calls = max(1, int(LAP / one))
     return calls, calls * one
+
+
+def processor() -> str:
+    """Return the processor's name, and those of its features that matter here."""
+    name, flags = platform.processor(), ""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        fields = dict(line.split(":", 1) for line in info.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        fields = {key.strip(): value.strip() for key, value in fields.items()}
+        name, flags = fields.get("model name", name), fields.get("flags", "")
+    features = [wanted for wanted in ("f16c", "fma", "avx2", "avx512f", "avx512_bf16") if wanted in flags.split()]
+    return f"{name} ({', '.join(features)})" if features else name
+
+
+def write_between(page: Path, begin: str, text: str, end: str) -> None:
+    """Put a text between two marks of a file, instead of what is there."""
+    before, _, rest = page.read_text().partition(begin)
+    _, mark, after = rest.partition(end)
+    if not mark:
+        raise SystemExit(f"{page}: no marks {begin} and {end}")
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}")
 
 
 @functools.cache

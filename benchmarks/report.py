@@ -321,13 +321,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     print(text)
     if chosen.write:
-        page = chosen.write.read_text()
-        before, _, rest = page.partition(BEGIN)
-        _, mark, after = rest.partition(END)
-        if not mark:
-            print(f"{chosen.write}: no marks for the tables", file=sys.stderr)
-            return 1
-        chosen.write.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{after}")
+        measure.write_between(chosen.write, BEGIN, text, END)
     return 0
 
 
