@@ -31,7 +31,7 @@ def source_digest() -> str:
 
 
 def compile_kernel(
-    function: Callable[..., Any], name: str, signature: Any, *, parallel: bool = False, cache: bool = True
+    function: Callable[..., Any], name: str, signature: Any, *, parallel: bool = False
 ) -> Callable[..., Any]:
     """Compile a function for one signature, from the on-disk cache where there is one.
 
@@ -44,10 +44,8 @@ def compile_kernel(
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
     compiled: Callable[..., Any]
     try:
-        compiled = njit(signature, cache=cache, **options)(function)
+        compiled = njit(signature, cache=True, **options)(function)
     except Exception:
-        if not cache:
-            raise
         # No folder of the cache can be written, the disk is full, or a file in it is damaged (Numba lets
         # whatever its reader raised through). If the cache was not the reason, this raises the same again.
         compiled = njit(signature, cache=False, **options)(function)

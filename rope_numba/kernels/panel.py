@@ -36,7 +36,10 @@ class Panel:
     ) -> None:
         self.steps: list[_Step | _Together] = []
         lanes = st.register_bytes(context) // st.TABLE_ITEMSIZE[storage]
-        widest = 2 * lanes if storage == st.BF16 and layout == HALF else lanes  # two channels to a lane
+        # Pairs that fill a register: their channels lie side by side, or in two places, or two to a lane.
+        widest = lanes // 2 if layout == INTERLEAVED else lanes
+        if storage == st.BF16:
+            widest *= 2
         for first, width in _cut(pairs, widest, lead):
             kind: type[_Step]
             if storage == st.BF16 and (layout == INTERLEAVED or width > 1):
