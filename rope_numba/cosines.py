@@ -46,7 +46,7 @@ def write_cosines_and_sines(angles: Vector, factor: float, out: NDArray[Any]) ->
     least, most = float(size.min(initial=1.0)), float(size.max(initial=1.0))
     usual = FACTORS[0] <= factor <= FACTORS[1]
     formula = _one_float64 if out.dtype == np.float32 else _two_float64
-    results = formula(*_reduced(angles, most >= FAR / 2), _listed(factor))
+    results = formula(*_reduced(angles, most >= FAR / 2), _listed(factor if usual else 1.0))
     for row, (value, rest, error) in enumerate(results):
         out[row] = value + (rest - error)
         undecided = out[row] != (value + (rest + error)).astype(out.dtype, copy=False)
@@ -103,23 +103,28 @@ def _listed(factor: float) -> NDArray[np.float64]:
 
     The axes: cosine or sine; its first 26 bits, the rest, or both in one float64; its place.
     """
-    table = np.zeros((2, 3, 4, 2 * STEPS))
     numerator, denominator = factor.as_integer_ratio()
-    turn = series((1 << BITS) // STEPS, BITS)
-    cosine, sine = 1 << BITS, 0
-    for j in range(STEPS * 4 // 5):  # pi/4, and a little more
-        for row, value in enumerate((cosine, sine)):
-            upper, lower = floats(value * numerator // denominator, 26)
-            table[row, :, 0, STEPS + j] = upper, lower, upper + lower
-        cosine, sine = (
-            (cosine * turn[0] - sine * turn[1]) >> BITS,
-            (sine * turn[0] + cosine * turn[1]) >> BITS,
-        )
-    table[0, :, 0, 1:STEPS] = table[0, :, 0, :STEPS:-1]
-    table[1, :, 0, 1:STEPS] = -table[1, :, 0, :STEPS:-1]
+    shift = denominator.bit_length() - 1
+    upper, lower = np.array([floats(value * numerator >> shift, 26) for value in _whole()]).T
+    above = np.array([upper, lower, upper + lower]).reshape(3, -1, 2).transpose(2, 0, 1)  # of j from 0 on
+    below = above[:, :, :0:-1] * np.array([1.0, -1.0]).reshape(2, 1, 1)
+    table = np.zeros((2, 3, 4, 2 * STEPS))
+    table[:, :, 0, STEPS : STEPS + above.shape[2]] = above
+    table[:, :, 0, STEPS - below.shape[2] : STEPS] = below
     for quarter in range(1, 4):
         table[0, :, quarter], table[1, :, quarter] = -table[1, :, quarter - 1], table[0, :, quarter - 1]
     return table.reshape(2, 3, -1)
+
+
+@functools.cache
+def _whole() -> list[int]:
+    """Return the cosine and the sine of 0, of 1 / STEPS and so on to a little beyond pi/4, in units of 2**-BITS."""
+    cos, sin = series((1 << BITS) // STEPS, BITS)
+    values = [1 << BITS, 0]
+    for _ in range(STEPS * 4 // 5):
+        before, beside = values[-2:]
+        values += [(before * cos - beside * sin) >> BITS, (beside * cos + before * sin) >> BITS]
+    return values
 
 
 # The cosines, then the sines: value + rest, and how far that may be off.

@@ -67,11 +67,11 @@ def floats(value: int, *widths: int) -> list[float]:
     """Cut a number in units of 2**-BITS into floats that add up to it: of so many bits each, and a last one of 53."""
     cut = []
     for width in widths:
-        shift = max(abs(value).bit_length() - width, 0)
-        upper = value >> shift << shift
-        cut.append(upper / (1 << BITS))
-        value -= upper
-    return [*cut, value / (1 << BITS)]
+        shift = max(value.bit_length() - width, 0)
+        upper = value >> shift
+        cut.append(upper * 2.0 ** (shift - BITS))
+        value -= upper << shift
+    return [*cut, value * 2.0**-BITS]
 
 
 def _nearest_float32(value: Fraction) -> float:
