@@ -7,7 +7,9 @@ float32 or float64, that is nearest to the true cosine or sine of that angle, ti
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import mmap
 import os
 import threading
 from collections.abc import Iterable
@@ -26,10 +28,10 @@ Rows = NDArray[np.float32] | NDArray[np.float64]  # (1 or batch, tokens, 2, pair
 BLOCK = 64  # positions that are filled together: about 0.2 ms for 64 pairs
 TABLE_BYTES = 64 << 20  # memory reserved for one table; pages that are not filled cost nothing
 TOTAL_BYTES = 256 << 20  # filled memory of all tables together
+PIECE = 4 << 20  # of a dropped table, given back with each block that is filled: 64 MiB at once took 8 ms
+BEYOND_BYTES = 4 << 20  # of rows past the reserve, kept for the next call: a prompt's layers may ask one by one
 MOST_TABLES = 64  # reservations that may stand at once
-CHUNK_ANGLES = (
-    16_384  # computed together: half as many took a fifth longer, as each NumPy call costs half a microsecond
-)
+CHUNK_ANGLES = 16_384  # computed together: half as many took a fifth longer, as each NumPy call costs 0.5 us
 
 
 class Table:
@@ -39,10 +41,11 @@ class Table:
         self.frequencies, self.dtype = frequencies, dtype
         self.block_bytes = BLOCK * 2 * frequencies.pairs * dtype.itemsize
         blocks = TABLE_BYTES // self.block_bytes
-        reserve: Rows = np.empty((1, blocks * BLOCK, 2, frequencies.pairs), dtype)
+        self.mapping, rows = _reserved(blocks * self.block_bytes, dtype)
+        reserve: Rows = rows.reshape(1, -1, 2, frequencies.pairs)
         # The rows, and a byte for each block, set once its rows are whole. Readers take both at once and need no lock.
         self.memory = reserve, bytearray(blocks)
-        self.beyond: tuple[int, Rows] = (-1, reserve[:, :0])  # the last block past the reserve: its number, its rows
+        self.beyond: tuple[int, Rows] = (0, reserve[:, :0])  # the last rows outside of the reserve, from a position on
         self.used = 0
         self.dropped = False
 
@@ -55,13 +58,15 @@ class Table:
                 self._fill(reserve, filled, range(first, last + 1))
             rows: Rows = reserve[:, start:stop]
             return rows
-        if start < 0 or first != last:
-            return self._compute(np.arange(start, stop, dtype=np.int64))[None]  # for this call only
-        number, block = self.beyond
-        if number != first:
-            block = self._compute(np.arange(first * BLOCK, (first + 1) * BLOCK, dtype=np.int64))[None]
-            self.beyond = first, block
-        return block[:, start - first * BLOCK : stop - first * BLOCK]
+        begin, kept = self.beyond
+        if not begin <= start <= stop <= begin + kept.shape[1]:
+            begin = first * BLOCK
+            kept = self._compute(np.arange(begin, (last + 1) * BLOCK, dtype=np.int64))[None]
+            if kept.nbytes <= max(BEYOND_BYTES, self.block_bytes):
+                with _lock:
+                    self.beyond = begin, kept
+                    _drop_least_used(self)
+        return kept[:, start - begin : stop - begin]
 
     def gather(self, positions: NDArray[np.int64]) -> Rows:
         """Return the rows of any positions, given as (tokens,) or (batch, tokens)."""
@@ -79,12 +84,15 @@ class Table:
     @property
     def bytes(self) -> int:
         """Memory that is filled."""
-        return self.memory[1].count(1) * self.block_bytes
+        return self.memory[1].count(1) * self.block_bytes + self.beyond[1].nbytes
 
     def drop(self) -> None:
         """Give the memory up; rows that somebody holds stay with their holder."""
         self.dropped = True
-        self.beyond = -1, np.empty((1, 0, 2, self.frequencies.pairs), self.dtype)
+        if self.mapping is not None and self.bytes > PIECE:
+            _leaving.append(self.mapping)
+        self.mapping = None
+        self.beyond = 0, np.empty((1, 0, 2, self.frequencies.pairs), self.dtype)
         self.memory = self.beyond[1], bytearray()
 
     def _fill(self, reserve: Rows, filled: bytearray, blocks: Iterable[int]) -> None:
@@ -97,12 +105,41 @@ class Table:
                     start = block * BLOCK
                     reserve[0, start : start + BLOCK] = self._compute(np.arange(start, start + BLOCK))
                     filled[block] = 1
+                    _give_back()
             _drop_least_used(self)
 
     def _compute(self, positions: NDArray[np.int64]) -> Rows:
         return compute(positions, self.frequencies, self.dtype)
 
 
+def _reserved(size: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap | None, Rows]:
+    """Return so many bytes as an array, whose small pages come into being when they are first written to.
+
+    NumPy asks for huge pages: each took 9 ms of the decode step that met it first, as 2 MiB were made zero.
+    """
+    if not size or not hasattr(mmap, "MADV_NOHUGEPAGE"):
+        return None, np.empty(size // dtype.itemsize, dtype)
+    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel built without huge pages knows no such advice
+        mapping.madvise(mmap.MADV_NOHUGEPAGE)
+    return mapping, np.frombuffer(mapping, dtype)
+
+
+def _give_back() -> None:
+    """Return a piece of a dropped table to the system, once nobody holds its rows."""
+    for mapping in _leaving:
+        try:
+            if len(mapping) > PIECE:
+                mapping.resize(len(mapping) - PIECE)
+            else:
+                mapping.close()
+                _leaving.remove(mapping)
+        except BufferError:  # somebody holds its rows
+            continue
+        return
+
+
+_leaving: list[mmap.mmap] = []  # the memory of dropped tables
 _tables: dict[tuple[Any, ...], Table] = {}
 _clock = itertools.count(1)
 _lock = threading.RLock()

@@ -92,6 +92,50 @@ def test_decoding_past_the_reserve_computes_a_block_now_and_then(monkeypatch: py
     assert calls == [tables.BLOCK] * 3
 
 
+def test_a_prompt_past_the_reserve_is_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rope = rn.Rope(128, backend="numpy")
+    calls: list[int] = []
+    compute = tables.compute
+
+    def counted(positions: NDArray[np.int64], *others: Any) -> Any:
+        calls.append(len(positions))
+        return compute(positions, *others)
+
+    monkeypatch.setattr(tables, "compute", counted)
+    for first in (10_000_001, -700):
+        calls.clear()
+        rows = [rope.at(offset=first, tokens=600)._rows32 for _ in range(3)]
+        assert calls == [640]  # whole blocks
+        assert_same_bits(rows[0][0], compute(np.arange(first, first + 600), rope.frequencies, FLOAT32))
+        assert np.shares_memory(rows[0], rows[2])
+    assert sum(table.bytes for table in tables._tables.values()) == 640 * 128 * 4
+
+
+def test_a_dropped_tables_memory_is_given_back_in_pieces_once_nobody_holds_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaving: list[Any] = []
+    monkeypatch.setattr(tables, "_leaving", leaving)
+    monkeypatch.setattr(tables, "TOTAL_BYTES", 8 << 20)
+    first, second = (rn.Rope(128, theta=theta, backend="numpy") for theta in (10.0, 20.0))
+    held = first.at(offset=0, tokens=10_000)
+    rows = held._rows32.copy()
+    second.at(offset=0, tokens=10_000)  # 5 MB of rows each: the first table is dropped
+    if not leaving:
+        pytest.skip("without madvise NumPy's own memory is used")
+    (mapping,) = leaving
+    assert len(mapping) == tables.TABLE_BYTES
+    second.at(offset=10_000, tokens=100)
+    assert_same_bits(held._rows32, rows)
+    assert len(mapping) == tables.TABLE_BYTES
+    del held
+    second.at(offset=10_200, tokens=64)
+    assert len(mapping) < tables.TABLE_BYTES
+    second.at(offset=11_000, tokens=2_000)
+    assert not leaving
+    assert mapping.closed
+
+
 def test_tables_stay_under_their_bounds_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "TOTAL_BYTES", 3 << 20)
     ropes = [rn.Rope(128, theta=10_000.0 + n) for n in range(10)]
