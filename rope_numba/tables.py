@@ -117,12 +117,12 @@ def _reserved(size: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap | None, Rows]:
 
     NumPy asks for huge pages: each took 9 ms of the decode step that met it first, as 2 MiB were made zero.
     """
-    if not size or not hasattr(mmap, "MADV_NOHUGEPAGE"):
-        return None, np.empty(size // dtype.itemsize, dtype)
-    mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):  # a kernel built without huge pages knows no such advice
-        mapping.madvise(mmap.MADV_NOHUGEPAGE)
-    return mapping, np.frombuffer(mapping, dtype)
+    if size and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel built without huge pages knows no such advice
+            mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            mapping.madvise(mmap.MADV_NOHUGEPAGE)
+            return mapping, np.frombuffer(mapping, dtype)
+    return None, np.empty(size // dtype.itemsize, dtype)
 
 
 def _give_back() -> None:
