@@ -92,6 +92,31 @@ def test_decoding_past_the_reserve_computes_a_block_now_and_then(monkeypatch: py
     assert calls == [tables.BLOCK] * 3
 
 
+def test_a_step_of_many_sequences_fills_few_blocks_and_later_steps_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    calls: list[int] = []
+    compute = tables.compute
+
+    def counted(positions: NDArray[np.int64], *others: Any) -> Any:
+        calls.append(len(positions))
+        return compute(positions, *others)
+
+    monkeypatch.setattr(tables, "compute", counted)
+    positions = np.arange(64)[:, None] * 1000
+    computed = []
+    for step in range(10):
+        calls.clear()
+        rows = table.gather(positions + step)
+        computed.append(sum(calls))
+        assert_same_bits(rows[:, 0], compute(positions[:, 0] + step, table.frequencies, FLOAT32))
+    assert computed[0] == tables.AT_ONCE * tables.BLOCK + 64
+    assert max(computed) == computed[0]
+    assert computed[-1] == 0
+    calls.clear()
+    table.gather(np.random.default_rng(0).permutation(np.arange(70_000, 74_000)))
+    assert set(calls) == {tables.BLOCK}  # tokens enough to fill all their blocks
+
+
 def test_a_prompt_past_the_reserve_is_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     rope = rn.Rope(128, backend="numpy")
     calls: list[int] = []
