@@ -3,6 +3,7 @@
 python benchmarks/once.py import numba
 python benchmarks/once.py first_call float32 interleaved 1
 python benchmarks/once.py table 131072
+python benchmarks/once.py rows 10000000
 """
 
 from __future__ import annotations
@@ -52,7 +53,23 @@ def table(positions: str) -> Seen:
     return seconds, {"bytes": cos.nbytes + sin.nbytes, "grown": grown}
 
 
-WHAT = {"import": import_of, "first_call": first_call, "table": table}
+def rows(positions: str) -> Seen:
+    """Ask for the rows of all positions from 0 on, 4,096 at a time, as prompts do."""
+    import rope_numba as rn
+    from rope_numba import tables
+
+    rope = rn.Rope(128)
+    rope.at(offset=0, tokens=1)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    begin = time.perf_counter()
+    for first in range(0, int(positions), 4096):
+        rope.at(offset=first, tokens=4096)
+    seconds = time.perf_counter() - begin
+    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10
+    return seconds, {"bytes": sum(table.bytes for table in tables._tables.values()), "grown": grown}
+
+
+WHAT = {"import": import_of, "first_call": first_call, "table": table, "rows": rows}
 
 if __name__ == "__main__":
     print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:])))

@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bench_calls
+import bench_growth
 import bench_rotation
 import measure
 
@@ -192,6 +193,39 @@ def start_table(found: Found) -> str:
     return table(["once per process", "time"], ([row["what"], time(row["us"])] for row in rows))
 
 
+def growth_tables(found: Found) -> list[str]:
+    """Return what long contexts cost: a decoded token, the longest step, prompts past the reserve, the tables."""
+    lines = []
+    for position in (1_000, 10_000, 100_000, 1_000_000):
+        row = found[key("decoding_from", position=position)]
+        each = [us / row["tokens_of_a_lap"] for us in (row["us"], row["contenders"]["in a block that is filled"]["us"])]
+        lines.append([f"{position:,}", *map(time, each)])
+    parts = [table(["decoding, 32+8 x 128, from position", "a token, rows made on the way", "rows there"], lines)]
+
+    rows = [(walk, found[key("longest_step", walk=walk)]) for walk in bench_growth.WALKS]
+    lines = [[walk, *(time(row[name]) for name in ("us", "of_10000_us", "longest_us"))] for walk, row in rows]
+    head = ["2,000,000 decode steps from 0 on, processor time", "mean", "1 in 10,000 takes longer than", "longest"]
+    parts.append(table(head, lines))
+
+    lines = []
+    for tokens in (512, 4096, 16_384):
+        cells = [f"{tokens:,} tokens"]
+        for asked in ("by every layer", "once, rope.at"):
+            row = found[key("prompt_past_the_reserve", asked=asked, tokens=tokens)]
+            cells += [time(row["us"] / tokens), f"{row['contenders']['within']['ratio']:.2f}"]
+        lines.append(cells)
+    head = ["32 layers, 32+8 x 128, past a table's reserve", "`rope(q, k, offset=n)`, a token", "/ within"]
+    parts.append(table([*head, "`rope.at` once, a token", "/ within"], lines))
+
+    lines = []
+    for positions in (4_096, 131_072, 1_000_000, 10_000_000):
+        row = found[key("rows_of_all_positions", positions=positions)]
+        lines.append(
+            [f"{positions:,}", time(row["us"]), *(f"{row[name] / 2**20:.0f} MiB" for name in ("bytes", "grown"))]
+        )
+    return [*parts, table(["rows of all positions, head_dim 128", "time", "kept", "process grew by"], lines)]
+
+
 def loss_table(found: Found) -> str:
     """Return, for each dtype, how many rows take longer than what is asked, and where it is farthest."""
     lines = []
@@ -240,7 +274,7 @@ def sections(data: dict[str, Any]) -> str:
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
     parts += [width_table(found), call_table(found)]
     parts += ["Keys of 512 tokens written into a cache as they are rotated, and 32,768 tokens shifted in it (8 x 128):"]
-    parts += [cache_table(found), start_table(found), mission_table(found)]
+    parts += [cache_table(found), start_table(found), mission_table(found), *growth_tables(found)]
     parts += ["Losses: rows that take longer than 1.3 times the stream.", loss_table(found), method(data)]
     return "\n\n".join(parts)
 

@@ -1,7 +1,6 @@
-"""The cosine or sine of a float64 angle to any precision, in whole numbers.
+"""The cosine or sine of a float64 angle in whole numbers, to any precision.
 
-For the rare table entries that float64 leaves undecided: those so near the middle between two float32 neighbours that
-the last bits of a processor's own cosine would choose between them.
+For the few entries that float64 leaves undecided, and for what is listed beforehand.
 """
 
 from __future__ import annotations
@@ -9,31 +8,34 @@ from __future__ import annotations
 import functools
 from fractions import Fraction
 
-__all__ = ["rounded_to_float32"]
+import numpy as np
 
-# Significant bits. No float64 comes nearer to a multiple of pi/2 than about 2**-62, relative to it, and
+__all__ = ["BITS", "floats", "pi", "rounded", "series"]
+
+# Of a number after the point. No float64 comes nearer to a multiple of pi/2 than about 2**-62, relative to it, and
 # results are wanted to about 2**-100.
-PRECISION = 256
+BITS = 256
 
 
-def rounded_to_float32(function: str, angle: float, factor: float) -> float:
-    """Return factor * cos(angle) or factor * sin(angle), exact but for one rounding to float32, ties to even."""
-    return _nearest_float32(Fraction(factor) * _cos_or_sin(function, Fraction(angle)))
+def rounded(function: str, angle: float, factor: float, dtype: np.dtype[np.float32] | np.dtype[np.float64]) -> float:
+    """Return factor * cos(angle) or factor * sin(angle), exact but for one rounding to a type, ties to even."""
+    value = Fraction(factor) * _cos_or_sin(function, Fraction(angle))
+    return _nearest_float32(value) if dtype == np.float32 else _nearest_float64(value)
 
 
 def _cos_or_sin(function: str, angle: Fraction) -> Fraction:
-    """Return the cosine or sine to PRECISION significant bits or more."""
+    """Return the cosine or sine to BITS significant bits or more."""
     # A large angle loses as many bits as multiples of pi/2 are taken off; a small one's sine begins as late.
-    work = PRECISION + 64 + abs(angle.numerator.bit_length() - angle.denominator.bit_length())
+    work = BITS + 64 + abs(angle.numerator.bit_length() - angle.denominator.bit_length())
     scaled = (angle.numerator << work) // angle.denominator
-    quarter = _pi(work) >> 1
+    quarter = pi(work) >> 1
     turns, rest = divmod(scaled, quarter)
     turns += {"cos": 0, "sin": 3}[function]  # sin(x) = cos(x + 3 * pi/2)
-    cosine, sine = _series(rest, work)
+    cosine, sine = series(rest, work)
     return Fraction((cosine, -sine, -cosine, sine)[turns % 4], 1 << work)
 
 
-def _series(angle: int, work: int) -> tuple[int, int]:
+def series(angle: int, work: int) -> tuple[int, int]:
     """Return the cosine and sine of an angle below 2, all in units of 2**-work, by Taylor's series."""
     sums = [0, 0]
     term, number = 1 << work, 0
@@ -45,7 +47,7 @@ def _series(angle: int, work: int) -> tuple[int, int]:
 
 
 @functools.cache
-def _pi(work: int) -> int:
+def pi(work: int) -> int:
     """Return pi in units of 2**-work, by Machin's formula 16 * atan(1/5) - 4 * atan(1/239)."""
     guard = work + 32
 
@@ -61,6 +63,17 @@ def _pi(work: int) -> int:
     return (16 * arctangent_of_inverse(5) - 4 * arctangent_of_inverse(239)) >> 32
 
 
+def floats(value: int, *widths: int) -> list[float]:
+    """Cut a number in units of 2**-BITS into floats that add up to it: of so many bits each, and a last one of 53."""
+    cut = []
+    for width in widths:
+        shift = max(value.bit_length() - width, 0)
+        upper = value >> shift
+        cut.append(upper * 2.0 ** (shift - BITS))
+        value -= upper << shift
+    return [*cut, value * 2.0**-BITS]
+
+
 def _nearest_float32(value: Fraction) -> float:
     """Return the float32 nearest to a number, ties to even, as a float."""
     if value == 0:
@@ -73,3 +86,11 @@ def _nearest_float32(value: Fraction) -> float:
     nearest = round(magnitude / unit) * unit  # round() of a Fraction breaks ties to even
     sign = -1.0 if value < 0 else 1.0
     return sign * (float(nearest) if nearest < Fraction(2) ** 128 else float("inf"))
+
+
+def _nearest_float64(value: Fraction) -> float:
+    """Return the float64 nearest to a number, ties to even."""
+    try:
+        return float(value)  # Python divides whole numbers with one rounding
+    except OverflowError:
+        return float("-inf") if value < 0 else float("inf")

@@ -1,13 +1,15 @@
 """Frequencies and positions become rows of cosines and sines, kept for the whole process.
 
 A row holds a position's cosines and then its sines, one for every pair, magnitude included. Its bits depend on the
-position and the frequencies alone: each angle is one float64 product, and every entry of a float32 table is the
-float32 nearest to the true cosine or sine of that angle, times the magnitude.
+position and the frequencies alone: each angle is one float64 product, and every entry is the number of its type,
+float32 or float64, that is nearest to the true cosine or sine of that angle, times the magnitude.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import mmap
 import os
 import threading
 from collections.abc import Iterable
@@ -16,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .exact import rounded_to_float32
+from .cosines import write_cosines_and_sines
 from .frequencies import Frequencies
 
 __all__ = ["Rows", "Table", "table_for"]
@@ -24,10 +26,13 @@ __all__ = ["Rows", "Table", "table_for"]
 Rows = NDArray[np.float32] | NDArray[np.float64]  # (1 or batch, tokens, 2, pairs); never written to by a reader
 
 BLOCK = 64  # positions that are filled together: about 0.2 ms for 64 pairs
+AT_ONCE = 8  # blocks that a call fills for few tokens: a batch of 64 at places of their own took 10 ms
 TABLE_BYTES = 64 << 20  # memory reserved for one table; pages that are not filled cost nothing
 TOTAL_BYTES = 256 << 20  # filled memory of all tables together
+PIECE = 4 << 20  # of a dropped table, given back with each block that is filled: 64 MiB at once took 8 ms
+BEYOND_BYTES = 4 << 20  # of rows past the reserve, kept for the next call: a prompt's layers may ask one by one
 MOST_TABLES = 64  # reservations that may stand at once
-CHUNK_ANGLES = 8192  # computed together: larger temporaries leave the cache and took 31 ns an entry, not 19
+CHUNK_ANGLES = 16_384  # computed together: half as many took a fifth longer, as each NumPy call costs 0.5 us
 
 
 class Table:
@@ -37,10 +42,11 @@ class Table:
         self.frequencies, self.dtype = frequencies, dtype
         self.block_bytes = BLOCK * 2 * frequencies.pairs * dtype.itemsize
         blocks = TABLE_BYTES // self.block_bytes
-        reserve: Rows = np.empty((1, blocks * BLOCK, 2, frequencies.pairs), dtype)
+        self.mapping, rows = _reserved(blocks * self.block_bytes, dtype)
+        reserve: Rows = rows.reshape(1, -1, 2, frequencies.pairs)
         # The rows, and a byte for each block, set once its rows are whole. Readers take both at once and need no lock.
         self.memory = reserve, bytearray(blocks)
-        self.beyond: tuple[int, Rows] = (-1, reserve[:, :0])  # the last block past the reserve: its number, its rows
+        self.beyond: tuple[int, Rows] = (0, reserve[:, :0])  # the last rows outside of the reserve, from a position on
         self.used = 0
         self.dropped = False
 
@@ -53,23 +59,26 @@ class Table:
                 self._fill(reserve, filled, range(first, last + 1))
             rows: Rows = reserve[:, start:stop]
             return rows
-        if start < 0 or first != last:
-            return self._compute(np.arange(start, stop, dtype=np.int64))[None]  # for this call only
-        number, block = self.beyond
-        if number != first:
-            block = self._compute(np.arange(first * BLOCK, (first + 1) * BLOCK, dtype=np.int64))[None]
-            self.beyond = first, block
-        return block[:, start - first * BLOCK : stop - first * BLOCK]
+        begin, kept = self.beyond
+        if not begin <= start <= stop <= begin + kept.shape[1]:
+            begin = first * BLOCK
+            kept = self._compute(np.arange(begin, (last + 1) * BLOCK, dtype=np.int64))[None]
+            if kept.nbytes <= max(BEYOND_BYTES, self.block_bytes):
+                with _lock:
+                    self.beyond = begin, kept
+                    _drop_least_used(self)
+        return kept[:, start - begin : stop - begin]
 
     def gather(self, positions: NDArray[np.int64]) -> Rows:
         """Return the rows of any positions, given as (tokens,) or (batch, tokens)."""
         reserve, filled = self.memory
         flat = positions.reshape(-1)
+        scattered = True
         if flat.size and flat.min() >= 0 and flat.max() < len(filled) * BLOCK:
-            self._fill(reserve, filled, np.unique(flat // BLOCK).tolist())
-            found = reserve[0, flat]
-        else:
-            found = self._compute(flat)  # for this call only
+            missing = [block for block in np.unique(flat // BLOCK).tolist() if not filled[block]]
+            scattered = len(missing) > AT_ONCE and len(missing) * BLOCK > 4 * flat.size
+            self._fill(reserve, filled, missing[:AT_ONCE] if scattered else missing)
+        found = self._compute(flat) if scattered else reserve[0, flat]  # computed for this call only
         batch = positions.shape[0] if positions.ndim == 2 else 1
         rows: Rows = found.reshape(batch, positions.shape[-1], *found.shape[1:])
         return rows
@@ -77,12 +86,15 @@ class Table:
     @property
     def bytes(self) -> int:
         """Memory that is filled."""
-        return self.memory[1].count(1) * self.block_bytes
+        return self.memory[1].count(1) * self.block_bytes + self.beyond[1].nbytes
 
     def drop(self) -> None:
         """Give the memory up; rows that somebody holds stay with their holder."""
         self.dropped = True
-        self.beyond = -1, np.empty((1, 0, 2, self.frequencies.pairs), self.dtype)
+        if self.mapping is not None and self.bytes > PIECE:
+            _leaving.append(self.mapping)
+        self.mapping = None
+        self.beyond = 0, np.empty((1, 0, 2, self.frequencies.pairs), self.dtype)
         self.memory = self.beyond[1], bytearray()
 
     def _fill(self, reserve: Rows, filled: bytearray, blocks: Iterable[int]) -> None:
@@ -95,12 +107,41 @@ class Table:
                     start = block * BLOCK
                     reserve[0, start : start + BLOCK] = self._compute(np.arange(start, start + BLOCK))
                     filled[block] = 1
+                    _give_back()
             _drop_least_used(self)
 
     def _compute(self, positions: NDArray[np.int64]) -> Rows:
         return compute(positions, self.frequencies, self.dtype)
 
 
+def _reserved(size: int, dtype: np.dtype[Any]) -> tuple[mmap.mmap | None, Rows]:
+    """Return so many bytes as an array, whose small pages come into being when they are first written to.
+
+    NumPy asks for huge pages: each took 9 ms of the decode step that met it first, as 2 MiB were made zero.
+    """
+    if size and hasattr(mmap, "MADV_NOHUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel built without huge pages knows no such advice
+            mapping = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+            mapping.madvise(mmap.MADV_NOHUGEPAGE)
+            return mapping, np.frombuffer(mapping, dtype)
+    return None, np.empty(size // dtype.itemsize, dtype)
+
+
+def _give_back() -> None:
+    """Return a piece of a dropped table to the system, once nobody holds its rows."""
+    for mapping in _leaving:
+        try:
+            if len(mapping) > PIECE:
+                mapping.resize(len(mapping) - PIECE)
+            else:
+                mapping.close()
+                _leaving.remove(mapping)
+        except BufferError:  # somebody holds its rows
+            continue
+        return
+
+
+_leaving: list[mmap.mmap] = []  # the memory of dropped tables
 _tables: dict[tuple[Any, ...], Table] = {}
 _clock = itertools.count(1)
 _lock = threading.RLock()
@@ -138,39 +179,14 @@ def _drop_least_used(keep: Table) -> None:
 
 def compute(positions: NDArray[np.int64], frequencies: Frequencies, dtype: np.dtype[Any]) -> Rows:
     """Compute the rows of some positions, of shape (positions, 2, pairs)."""
-    factor = frequencies.attention_factor
     result: Rows = np.empty((len(positions), 2, frequencies.pairs), dtype)
     step = max(1, CHUNK_ANGLES // frequencies.pairs)
     with np.errstate(all="ignore"):  # numbers of 1e300 or 1e-300 leave the range of their type, as they should
         for first in range(0, len(positions), step):
-            part = slice(first, first + step)
-            angles = positions[part, None].astype(np.float64) * frequencies.inv_freq
-            for row, name, function in ((0, "cos", np.cos), (1, "sin", np.sin)):
-                values = function(angles)
-                if factor != 1.0:
-                    values *= factor
-                result[part, row] = values
-                if dtype == np.float32:
-                    _settle(result[part, row], values, name, angles, frequencies)
+            angles = positions[first : first + step, None].astype(np.float64) * frequencies.inv_freq
+            out = result[first : first + step].transpose(1, 0, 2)
+            write_cosines_and_sines(angles, frequencies.attention_factor, out)
     return result
-
-
-def _settle(
-    rounded: Rows, values: NDArray[np.float64], name: str, angles: NDArray[np.float64], frequencies: Frequencies
-) -> None:
-    """Round anew, exactly, the entries that float64 leaves undecided between two float32 neighbours.
-
-    A float64 cosine is off by some units of its last place, and by other ones on another processor. That moves the
-    nearest float32 only where the cosine lies as near to the middle between two: 1 entry in 16 million.
-    """
-    slack = 16  # units of the last place of float64; cosine, sine and the product with the magnitude stay within 4
-    distance = (values.view(np.uint64) - np.uint64((1 << 28) - slack)) & np.uint64((1 << 29) - 1)
-    undecided = distance <= 2 * slack
-    if frequencies.smallest < 2.0**-60:  # float32 is coarser below 2**-126: there, other bits decide
-        undecided |= (np.abs(values) < 2.0**-126) & (angles != 0.0)
-    if undecided.any():
-        for place in zip(*np.nonzero(undecided), strict=True):
-            rounded[place] = rounded_to_float32(name, float(angles[place]), frequencies.attention_factor)
 
 
 def _after_fork_in_child() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import rope_numba as rn
-from rope_numba import exact, tables
+from rope_numba import tables
 from rope_numba.engine import FLOAT32, FLOAT64
 
 
@@ -24,69 +24,24 @@ def own_tables(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "_tables", {})
 
 
-def nearest_float32(function: Any, angle: float, factor: float) -> np.float32:
-    """Return factor * function(angle), rounded once to float32, by mpmath."""
-    with mpmath.workprec(300):
-        value = mpmath.mpf(factor) * function(mpmath.mpf(angle))
-    with mpmath.workprec(24):
-        return np.float32(float(+value))
+def nearest(angles: NDArray[np.float64], factor: float, dtype: Any) -> NDArray[Any]:
+    """Return factor times cosines and sines, of shape (2, angles), rounded once to a type, by mpmath."""
+    true = []
+    with mpmath.workprec(200):
+        for angle in angles.tolist():
+            true.append([mpmath.mpf(factor) * part for part in mpmath.cos_sin(mpmath.mpf(angle))])
+    with mpmath.workprec(np.finfo(dtype).nmant + 1):
+        return np.array([[float(+part) for part in both] for both in true], dtype).T
 
 
 @pytest.mark.parametrize("factor", [1.0, 1.1902380714238083])
 @pytest.mark.parametrize("position", [0, 1, 4095, 131_072, 10_000_000, -777, 2**53])
-def test_float32_rows_hold_the_nearest_float32(position: int, factor: float) -> None:
+def test_rows_hold_the_nearest_numbers_of_their_type(position: int, factor: float) -> None:
     frequencies = rn.Frequencies(rn.frequencies.default(128, 500_000.0).inv_freq, factor)
-    row = tables.table_for(frequencies, FLOAT32).span(position, position + 1)[0, 0]
-    for pair, frequency in enumerate(frequencies.inv_freq.tolist()):
-        angle = position * frequency  # one float64 product
-        assert row[0, pair] == nearest_float32(mpmath.cos, angle, factor)
-        assert row[1, pair] == nearest_float32(mpmath.sin, angle, factor)
-
-
-@pytest.mark.parametrize("position", [0, 1, 4095, 131_072, 10_000_000, -777])
-def test_float64_rows_are_within_a_unit_of_the_last_place(position: int) -> None:
-    frequencies = rn.frequencies.default(128)
-    row = tables.table_for(frequencies, FLOAT64).span(position, position + 1)[0, 0]
-    for pair, frequency in enumerate(frequencies.inv_freq.tolist()):
-        with mpmath.workprec(200):
-            angle = mpmath.mpf(position * frequency)
-            for got, true in ((row[0, pair], mpmath.cos(angle)), (row[1, pair], mpmath.sin(angle))):
-                assert abs(mpmath.mpf(float(got)) - true) <= np.spacing(abs(float(true)))
-
-
-@settings(max_examples=300)
-@given(
-    angle=st.floats(-(2.0**53), 2.0**53) | st.floats(-10, 10) | st.floats(-1e-30, 1e-30),
-    factor=st.sampled_from([1.0, 1.1386294361119891, 0.3, 1e-30, 1e30]),
-    function=st.sampled_from(["cos", "sin"]),
-)
-def test_exact_rounding_is_mpmaths(angle: float, factor: float, function: str) -> None:
-    with mpmath.workprec(600):
-        value = mpmath.mpf(factor) * getattr(mpmath, function)(mpmath.mpf(angle))
-        unit = mpmath.mpf(2) ** (max(mpmath.floor(mpmath.log(abs(value), 2)) if value else -126, -126) - 23)
-        expected = float(mpmath.nint(value / unit) * unit)
-    assert exact.rounded_to_float32(function, angle, factor) == expected
-
-
-def test_exact_rounding_breaks_ties_to_even() -> None:
-    # cos(0) is 1, so the magnitude itself is rounded: halfway between two float32, both ways.
-    assert exact.rounded_to_float32("cos", 0.0, 1.0 + 2.0**-24) == 1.0
-    assert exact.rounded_to_float32("cos", 0.0, 1.0 + 3 * 2.0**-24) == 1.0 + 2.0**-22
-    assert exact.rounded_to_float32("sin", 0.0, 1.5) == 0.0
-
-
-def test_undecided_entries_are_rounded_exactly() -> None:
-    # Search for an angle whose float64 cosine is so near to the middle of two float32 that its last bits decide, by
-    # bisection on the angle; then spoil the last bits, as another processor may, and see that it makes no difference.
-    middle = float(np.float32(0.7)) + 2.0**-25
-    angle = float(mpmath.acos(mpmath.mpf(middle)))
-    frequencies = rn.Frequencies([angle])
-    true = nearest_float32(mpmath.cos, angle, 1.0)
-    for units in range(-3, 4):
-        values = np.array([[np.cos(angle) + units * 2.0**-53]])
-        rounded = values.astype(np.float32)
-        tables._settle(rounded, values, "cos", np.array([[angle]]), frequencies)
-        assert rounded[0, 0] == true
+    angles = position * frequencies.inv_freq  # one float64 product each
+    for dtype in (FLOAT32, FLOAT64):
+        row = tables.table_for(frequencies, dtype).span(position, position + 1)[0, 0]
+        assert_same_bits(row, nearest(angles, factor, dtype))
 
 
 @settings(max_examples=60)
@@ -137,6 +92,75 @@ def test_decoding_past_the_reserve_computes_a_block_now_and_then(monkeypatch: py
     assert calls == [tables.BLOCK] * 3
 
 
+def test_a_step_of_many_sequences_fills_few_blocks_and_later_steps_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    calls: list[int] = []
+    compute = tables.compute
+
+    def counted(positions: NDArray[np.int64], *others: Any) -> Any:
+        calls.append(len(positions))
+        return compute(positions, *others)
+
+    monkeypatch.setattr(tables, "compute", counted)
+    positions = np.arange(64)[:, None] * 1000
+    computed = []
+    for step in range(10):
+        calls.clear()
+        rows = table.gather(positions + step)
+        computed.append(sum(calls))
+        assert_same_bits(rows[:, 0], compute(positions[:, 0] + step, table.frequencies, FLOAT32))
+    assert computed[0] == tables.AT_ONCE * tables.BLOCK + 64
+    assert max(computed) == computed[0]
+    assert computed[-1] == 0
+    calls.clear()
+    table.gather(np.random.default_rng(0).permutation(np.arange(70_000, 74_000)))
+    assert set(calls) == {tables.BLOCK}  # tokens enough to fill all their blocks
+
+
+def test_a_prompt_past_the_reserve_is_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    rope = rn.Rope(128, backend="numpy")
+    calls: list[int] = []
+    compute = tables.compute
+
+    def counted(positions: NDArray[np.int64], *others: Any) -> Any:
+        calls.append(len(positions))
+        return compute(positions, *others)
+
+    monkeypatch.setattr(tables, "compute", counted)
+    for first in (10_000_001, -700):
+        calls.clear()
+        rows = [rope.at(offset=first, tokens=600)._rows32 for _ in range(3)]
+        assert calls == [640]  # whole blocks
+        assert_same_bits(rows[0][0], compute(np.arange(first, first + 600), rope.frequencies, FLOAT32))
+        assert np.shares_memory(rows[0], rows[2])
+    assert sum(table.bytes for table in tables._tables.values()) == 640 * 128 * 4
+
+
+def test_a_dropped_tables_memory_is_given_back_in_pieces_once_nobody_holds_its_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    leaving: list[Any] = []
+    monkeypatch.setattr(tables, "_leaving", leaving)
+    monkeypatch.setattr(tables, "TOTAL_BYTES", 8 << 20)
+    first, second = (rn.Rope(128, theta=theta, backend="numpy") for theta in (10.0, 20.0))
+    held = first.at(offset=0, tokens=10_000)
+    rows = held._rows32.copy()
+    second.at(offset=0, tokens=10_000)  # 5 MB of rows each: the first table is dropped
+    if not leaving:
+        pytest.skip("without madvise NumPy's own memory is used")
+    (mapping,) = leaving
+    assert len(mapping) == tables.TABLE_BYTES
+    second.at(offset=10_000, tokens=100)
+    assert_same_bits(held._rows32, rows)
+    assert len(mapping) == tables.TABLE_BYTES
+    del held
+    second.at(offset=10_200, tokens=64)
+    assert len(mapping) < tables.TABLE_BYTES
+    second.at(offset=11_000, tokens=2_000)
+    assert not leaving
+    assert mapping.closed
+
+
 def test_tables_stay_under_their_bounds_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tables, "TOTAL_BYTES", 3 << 20)
     ropes = [rn.Rope(128, theta=10_000.0 + n) for n in range(10)]
@@ -185,8 +209,7 @@ def test_tables_of_a_rope_are_read_only_and_right() -> None:
     assert cos.dtype == np.float32
     assert not cos.flags.writeable
     assert not sin.flags.writeable
-    assert cos[2, 1] == nearest_float32(mpmath.cos, 2 * 100.0 ** (-2 / 8), 1.0)
-    assert sin[2, 1] == nearest_float32(mpmath.sin, 2 * 100.0 ** (-2 / 8), 1.0)
+    assert_same_bits(np.array([cos[2], sin[2]]), nearest(2 * 100.0 ** (-np.arange(4) / 4), 1.0, FLOAT32))
     assert rn.Rope(8).tables(0)[0].shape == (0, 4)
 
 

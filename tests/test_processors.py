@@ -1,0 +1,185 @@
+"""The same bits on processors that are not here: cross-compiled, emulated, or with features switched off."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import cross
+import llvmlite.binding
+import numpy as np
+import pytest
+from helpers import DTYPES, LAYOUTS, assert_same_bits
+from test_njit import numbers
+
+import rope_numba as rn
+from rope_numba.kernels.storage import NAMES
+
+STORAGES = dict(zip(("float32", "float64", "float16", "bfloat16"), range(4), strict=True))
+
+# ---- Code for aarch64 -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_aarch64_gets_vector_code_without_helpers_or_contraction(dtype: str, layout: str) -> None:
+    assembly, _ = cross.compile_row(cross.AARCH64, STORAGES[dtype], LAYOUTS.index(layout))
+    lanes = "2d" if dtype == "float64" else "4s"
+    assert len(re.findall(rf"\bfmul\s+v\d+\.{lanes}", assembly)) >= 64  # a panel of 128 pairs, unrolled
+    if dtype == "float16":
+        assert "fcvtl" in assembly
+        assert "fcvtn" in assembly
+    assert set(re.findall(r"\bbl\s+(\S+)", assembly)) <= {"rotate_row"}  # Numba's own function, and no helper's
+    assert not re.findall(r"\b(?:fmla|fmls|fn?madd|fn?msub|bfmlal\w*)\b", assembly)
+
+
+def test_the_emulated_aarch64_gives_numpys_bits(tmp_path: Path) -> None:
+    tools = cross.tools()
+    if tools is None:
+        pytest.skip(
+            "aarch64-linux-gnu-gcc and qemu-aarch64 are needed (Debian: gcc-aarch64-linux-gnu, qemu-user-static)"
+        )
+    kinds = [(storage, layout) for storage in range(len(NAMES)) for layout in range(len(LAYOUTS))]
+    program = cross.build(tmp_path, tools[0], {kind: cross.compile_row(cross.AARCH64, *kind)[1] for kind in kinds})
+    calls, expected = [], []
+    for dtype, storage in STORAGES.items():
+        for layout, name in enumerate(LAYOUTS):
+            for pairs in (*range(1, 20), 32, 40, 64, 77, 128, 200, 256):
+                for start in (0, 16, DTYPES[dtype](0).itemsize):
+                    x, cos, sin = numbers(1, 5, 2 * pairs + 3, pairs, dtype)
+                    q, k = x[0, :4].copy(), x[0, 4:].copy()
+                    calls.append(cross.Call(storage, layout, cos[0], sin[0], q, k, start))
+                    with np.errstate(all="ignore"):
+                        rn.reference.rotate(x, cos, sin, layout=name)
+                    expected.append(x.reshape(-1))
+    for got, wanted in zip(cross.run(tools[1], program, calls, kinds), expected, strict=True):
+        assert_same_bits(got, wanted)
+
+
+# ---- This processor with fewer features -----------------------------------------------------------------------------
+
+X86 = platform.machine() in ("x86_64", "AMD64")
+HOST = llvmlite.binding.get_host_cpu_features()
+# Numba's name of a processor and its features; what this machine must have for them.
+PROCESSORS = {
+    "of 2003": ("generic", "", ""),
+    "AVX": ("sandybridge", "+avx", "avx"),
+    "AVX2 without float16 conversions": ("haswell", "+avx,+avx2,+fma", "avx2"),
+    "AVX2": ("haswell", "+avx,+avx2,+fma,+f16c", "avx2"),
+    "AVX-512 in vectors of 256 bits": ("", f"{HOST.flatten()},+prefer-256-bit", "avx512f"),
+}
+
+EVERY_CALL = """
+import ml_dtypes, numba
+import numpy as np
+import rope_numba as rn
+
+DTYPES = {"float32": np.float32, "float64": np.float64, "float16": np.float16, "bfloat16": ml_dtypes.bfloat16}
+
+def rotated(backend, dtype, layout):
+    rng = np.random.default_rng(1)
+    x, results = rng.standard_normal((2, 7, 5, 150)) * 10.0 ** rng.integers(-6, 4, (2, 7, 5, 150)), []
+    for rotary_dim in (150, 64, 26):
+        rope = rn.Rope(150, rotary_dim=rotary_dim, layout=layout, backend=backend)
+        q, k = (part.astype(DTYPES[dtype]) for part in (x[0], x[1, :, :2]))
+        results += rope(q, k, offset=131_000)
+        results += rope(q[:, ::-2], k[::-1], positions=[3, -1, 2**53, 0, 7, 10**6, 5])
+        results.append(rope.shift(k.copy(), -300))
+        for target in DTYPES if dtype == "float32" else (dtype, "float32"):
+            if (dtype == target) or "float64" not in (dtype, target):
+                results.append(rope(q, offset=9, out=np.zeros(q.shape, DTYPES[target])))
+    if dtype == "float16":  # on all threads; parallel kernels take long to compile
+        large = np.resize(x.astype(np.float16), (900, 8, 150))
+        results.append(rn.Rope(150, layout=layout, backend=backend)(large, offset=0))
+    return results
+
+def jitted(dtype, layout):
+    name = {"interleaved": "rotate_interleaved", "half": "rotate_half_split"}[layout]
+    function = getattr(rn, name + {"float16": "_f16", "bfloat16": "_bf16"}.get(dtype, ""))
+    x = np.random.default_rng(2).standard_normal((3, 2, 82)).astype(DTYPES[dtype])
+    expected = x.copy()
+    cos, sin = rn.Rope(82).tables(3)
+    if dtype == "float64":
+        cos, sin = cos.astype(np.float64), sin.astype(np.float64)
+    rn.reference.rotate(expected, cos, sin, layout=layout)
+    user = numba.njit(lambda x, cos, sin: function(x, cos, sin))
+    user(x.view(np.uint16) if x.itemsize == 2 else x, cos, sin)
+    return [x], [expected]
+
+for dtype in DTYPES:
+    for layout in ("interleaved", "half"):
+        mine, numpys = jitted(dtype, layout)
+        mine += rotated("numba", dtype, layout)
+        numpys += rotated("numpy", dtype, layout)
+        assert len(mine) == len(numpys) >= 19
+        for number, (a, b) in enumerate(zip(mine, numpys)):
+            assert a.dtype == b.dtype and a.tobytes() == b.tobytes(), (dtype, layout, number)
+
+from rope_numba import selfcheck
+print(selfcheck.describe_machine()["processor"])
+"""
+
+
+def printed(code: str, environment: dict[str, str]) -> str:
+    """Run code in a process of its own; returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(rn.__file__).parent.parent), **environment},
+        timeout=500,
+        check=False,
+    )
+    assert done.returncode == 0, f"exit status {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout.strip()
+
+
+@pytest.mark.process
+@pytest.mark.skipif(not X86, reason="these are processors of x86")
+@pytest.mark.parametrize("processor", PROCESSORS)
+def test_every_call_has_numpys_bits_on(processor: str) -> None:
+    name, features, needed = PROCESSORS[processor]
+    if needed and not HOST.get(needed):
+        pytest.skip(f"this processor has no {needed}")
+    environment = {"NUMBA_CPU_FEATURES": features, **({"NUMBA_CPU_NAME": name} if name else {})}
+    seen = printed(EVERY_CALL, environment)
+    assert seen.endswith(f"vectors of {128 if name in ('generic', 'sandybridge') else 256} bits")
+    assert seen.startswith(name)
+
+
+# ---- Tables ---------------------------------------------------------------------------------------------------------
+
+TABLES = """
+import hashlib
+import numpy as np
+from rope_numba import Frequencies, tables
+
+digest = hashlib.sha256()
+for factor in (1.0, 1.19):
+    frequencies = Frequencies(1.0 / (1.0 + np.arange(64.0)) ** 3, factor)
+    for first in (0, 131_000, 2**40, 2**53 - 2000):
+        for dtype in (np.float32, np.float64):
+            digest.update(tables.compute(np.arange(first, first + 1000), frequencies, np.dtype(dtype)))
+print(digest.hexdigest())
+angles = np.arange(100_000.0) * 0.7
+print(hashlib.sha256(np.cos(angles)).hexdigest())
+"""
+
+
+def test_tables_have_the_same_bits_whatever_numpy_and_the_c_library_use() -> None:
+    """NumPy and glibc choose among several cosines, by the processor; no row may show which."""
+    found = np.show_config(mode="dicts").get("SIMD Extensions", {}).get("found", [])
+    if not found:
+        pytest.skip("this NumPy has no features to switch off")
+    plain = {
+        "NPY_DISABLE_CPU_FEATURES": " ".join(found),
+        "GLIBC_TUNABLES": "glibc.cpu.hwcaps=-AVX2,-FMA,-FMA4,-AVX2_Usable,-FMA_Usable",
+    }
+    (ours, numpys), (ours_plain, numpys_plain) = (printed(TABLES, more).split() for more in ({}, plain))
+    assert ours == ours_plain
+    if X86:
+        assert numpys != numpys_plain  # the switches do what they say
