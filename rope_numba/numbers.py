@@ -36,7 +36,7 @@ def positive(name: str, value: float) -> float:
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf
+        number = math.inf if value > 0 else -math.inf
     if not (math.isfinite(number) and number > 0.0):
         raise ValueError(f"{name} is {number}; expected a finite number above 0")
     return number

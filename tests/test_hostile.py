@@ -255,7 +255,7 @@ class World:
             if kind == 4:
                 return Given(view.view(np.matrix if view.ndim == 2 else Mine), placed)
         if kind == 5:
-            return Given(view.view(np.recarray) if choices.below(2) else view.tolist(), placed)
+            return Given(view.view(np.recarray) if choices.below(2) else np.zeros(view.shape).tolist(), placed)
         if kind == 6:
             return Given(choices.pick(NOT_ARRAYS))
         return Given(view, placed, plain=True)
@@ -384,6 +384,7 @@ WRONG_NUMBERS: list[Any] = [
         None,
     ),
 ]
+NOT_NUMBERS = [wrong for wrong in WRONG_NUMBERS if not isinstance(wrong, range)]
 
 
 def some_positions(choices: Choices, tokens: int, batch: int | None) -> tuple[Any, Arrays | None]:
@@ -419,7 +420,7 @@ def wrong_positions(choices: Choices, values: Arrays) -> Any:
     kind = choices.below(10)
     if kind == 0 and values.size:
         spoilt = values.reshape(-1).tolist()
-        spoilt[choices.below(len(spoilt))] = choices.pick([w for w in WRONG_NUMBERS if not isinstance(w, range)])
+        spoilt[choices.below(len(spoilt))] = choices.pick(NOT_NUMBERS)
         return spoilt
     if kind == 1:
         return values.astype(choices.pick(["f4", "f8", "?", "c8", "O", "S9", "M8[s]", ml_dtypes.bfloat16, "m8[s]"]))
@@ -464,7 +465,7 @@ def some_where(choices: Choices, tokens: int, batch: int | None) -> Where:
 def some_delta(choices: Choices, tokens: int, batch: int | None) -> Where:
     """Return by how much keys are moved."""
     if choices.rarely(8):
-        return Where({"delta": choices.pick([w for w in WRONG_NUMBERS if not isinstance(w, range)])}, "delta", None)
+        return Where({"delta": choices.pick(NOT_NUMBERS)}, "delta", None)
     if choices.below(2):
         given, meaning = some_positions(choices, tokens, batch)
         if meaning is not None and not isinstance(given, (list, tuple, range)) and np.ndim(given) == 0:
@@ -734,7 +735,7 @@ def outcome(call: Callable[[], Any], names: set[str]) -> Any:
     assert text.isprintable(), f"not one line: {text!r}"
     assert "expected " in text, text
     assert len(text) < 400, text
-    assert any(text.startswith((f"{n} ", f"{n}.", f"{n}[")) for n in names), f"{text!r} names none of {names}"
+    assert any(text.startswith((f"{n} ", f"{n}.", f"{n}[", f"{n},")) for n in names), f"{text!r} names none of {names}"
     return None
 
 
@@ -759,3 +760,130 @@ def test_any_call_of_a_rope_is_right_to_the_bit_or_refused_by_name_with_every_by
     except Exception:
         hypothesis.note(repr(call))
         raise
+
+
+# --- the kernel itself, tables, ragged batches ---
+
+KERNELS: dict[str, tuple[Callable[..., None], tuple[str, ...], str]] = {
+    "rotate_interleaved": (rn.rotate_interleaved, ("f32", "f64"), "interleaved"),
+    "rotate_half_split": (rn.rotate_half_split, ("f32", "f64"), "half"),
+    "rotate_interleaved_f16": (rn.rotate_interleaved_f16, ("f16",), "interleaved"),
+    "rotate_half_split_f16": (rn.rotate_half_split_f16, ("f16",), "half"),
+    "rotate_interleaved_bf16": (rn.rotate_interleaved_bf16, ("bf16",), "interleaved"),
+    "rotate_half_split_bf16": (rn.rotate_half_split_bf16, ("bf16",), "half"),
+}
+
+
+@hypothesis.settings(max_examples=CALLS // 4)
+@hypothesis.given(st.binary(min_size=80, max_size=80))
+def test_any_call_of_the_kernel_itself_is_right_to_the_bit_or_refused_by_name(data: bytes) -> None:
+    choices = Choices(data)
+    world = World(choices)
+    kernel, storages, layout = KERNELS[choices.pick(list(KERNELS))]
+    storage, hostile = choices.pick(storages), choices.below(3) == 2
+    tokens, heads, pairs = choices.pick([1, 2, 3, 0, 5]), choices.pick([1, 2, 4, 0]), choices.pick([4, 1, 32, 0, 19])
+    head_dim = 2 * pairs + choices.pick([0, 1, 6])
+    table = OURS["f64" if storage == "f64" else "f32"]
+    number = OURS[storage] if storage in ("f32", "f64") else np.dtype(np.uint16)
+    arguments: dict[str, Given] = {}
+    for name, shape, dtype in (
+        ("x", (tokens, heads, head_dim), number),
+        ("cos", (tokens, pairs), table),
+        ("sin", (tokens, pairs), table),
+    ):
+        if hostile and choices.rarely(8):
+            shape = choices.pick([shape[1:], (1, *shape), tuple(n + 1 for n in shape), (*shape[:-1], shape[-1] + 1)])
+        if hostile and choices.rarely(8):
+            dtype = choices.pick([*FOREIGN, *OURS.values()])
+        if dtype.hasobject:
+            arguments[name] = Given(np.full(shape, 1.0, object))
+        else:
+            placed = world.place(shape, dtype, flawed=hostile and choices.rarely(3))
+            arguments[name] = world.give(placed, hostile and choices.rarely(4))
+    before = [memory.copy() for memory in world.memories]
+    x, cos, sin = (given.placed for given in arguments.values())
+    names = {name for name, given in arguments.items() if not given.plain}
+    right_types = {"x": number if len(storages) == 1 else None, "cos": table, "sin": table}
+    for name, wanted in right_types.items():
+        placed = arguments[name].placed
+        if placed and placed.dtype not in ([wanted] if wanted else [OURS["f32"], OURS["f64"]]):
+            names.add(name)
+    if x and cos and sin:
+        if x.dtype.itemsize == 8 or cos.dtype.itemsize == 8 or sin.dtype.itemsize == 8:
+            names |= {n for n, p in (("cos", cos), ("sin", sin)) if p.dtype.itemsize != max(x.dtype.itemsize, 4)}
+        if x.ndim != 3 or cos.ndim != 2 or sin.shape != cos.shape:
+            names |= {"x", "cos", "sin"}
+        elif cos.shape[0] != x.shape[0] or 2 * cos.shape[1] > x.shape[2]:
+            names.add("cos")
+        if not arguments["x"].writeable or (x.size and (x.strides[-1] != x.dtype.itemsize or not x.aligned())):
+            names.add("x")
+        if x.size and cos.size and x.overlaps_itself():
+            names.add("x")
+    try:
+        outcome(lambda: kernel(*(given.thing for given in arguments.values())), names)
+        expected = before
+        if not names and x and cos and sin and x.size and cos.size:
+            wide = (x if storage in ("f32", "f64") else dataclasses.replace(x, dtype=OURS[storage])).over(before)
+            pairs = cos.shape[1]
+            one_layout = Settings(x.shape[2], 2 * pairs, 0, layout, layout, "thd", 1e4, 1.0, None, "")
+            c, s = cos.over(before)[None], sin.over(before)[None]
+            turned = rotated(one_layout, "rope", wide[None], c, s, wide.dtype)[0]
+            expected = [memory.copy() for memory in before]
+            settle(expected, world.memories, dataclasses.replace(x, dtype=wide.dtype), turned)
+        for wanted_bytes, memory in zip(expected, world.memories, strict=True):
+            assert wanted_bytes.tobytes() == memory.tobytes()
+    except Exception:
+        hypothesis.note(f"{kernel.__name__}({arguments})")
+        raise
+
+
+@hypothesis.settings(max_examples=CALLS // 4)
+@hypothesis.given(st.binary(min_size=24, max_size=24))
+def test_any_number_of_rows_is_right_to_the_bit_or_refused_by_name(data: bytes) -> None:
+    choices = Choices(data)
+    settings = some_settings(choices)
+    count = choices.pick([3, 0, 1, 64, 65, 150, 151, 1000])
+    n: Any = choices.pick([count, np.int64(count)])
+    wrong = choices.rarely(3)
+    if wrong:
+        n = choices.pick([w for w in WRONG_NUMBERS if w is not None or choices.below(2)])
+    bound = FARTHEST if settings.max_position is None else settings.max_position
+    if not wrong or isinstance(n, int):
+        wrong = isinstance(n, bool) or not 0 <= n <= bound
+    rope = rope_of(settings)
+    rows = outcome(lambda: rope.tables(n), {"n"} if wrong else set())
+    if not wrong:
+        for got, wanted in zip(rows, rows_of(settings, np.arange(count), "rope", double=False), strict=True):
+            assert got.tobytes() == wanted.tobytes()
+            assert not got.flags.writeable
+
+
+@hypothesis.settings(max_examples=CALLS // 4)
+@hypothesis.given(st.binary(min_size=48, max_size=48))
+def test_any_ragged_batch_is_counted_right_or_refused_by_name(data: bytes) -> None:
+    choices = Choices(data)
+    lengths = [choices.pick([2, 1, 0, 5, 70]) for _ in range(choices.below(5))]
+    bounds = [0, *np.cumsum(lengths, dtype=np.int64).tolist()]
+    starts = [some_place(choices, 100) for _ in lengths]
+    given: Any = choices.pick([bounds, tuple(bounds), np.array(bounds), np.array(bounds, ">i8")])
+    offset: Any = choices.pick([0, starts, tuple(starts), np.array(starts, np.int64), starts[0] if starts else 7])
+    names = set()
+    if choices.rarely(3):
+        kind = choices.below(4)
+        if kind == 0:
+            given, names = (
+                choices.pick([*NOT_NUMBERS, [], [[0, 1]], [0, 2, 1], [1], [0, True], [0, 2**63]]),
+                {"cu_seqlens"},
+            )
+        elif kind == 1:
+            offset, names = choices.pick([[[1]], [1.0], [2**54], [2**63], [True], *NOT_NUMBERS]), {"offset"}
+        elif kind == 2:
+            given, names = wrong_positions(choices, np.array(bounds)), {"cu_seqlens"}
+        else:
+            offset, names = [*starts, 1], {"offset"}
+    got = outcome(lambda: rn.ragged_positions(given, offset), names)
+    if not names:
+        firsts = [offset] * len(lengths) if isinstance(offset, int) else list(offset)
+        wanted = [int(first) + i for first, length in zip(firsts, lengths, strict=True) for i in range(length)]
+        assert got.dtype == np.int64
+        assert got.tolist() == wanted

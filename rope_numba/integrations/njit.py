@@ -173,7 +173,10 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
     kernels = None if launch is None else launch.kernels_for(storage, layout)
     if kernels is not None and kernels.ready(3) and x.shape[2] <= WIDEST_HEAD:
         plain, told = x.view(np.ndarray), tell(ALONE, x.shape[2], 0)
-        arrays = plain, plain[..., :0], np.stack((cos, sin), axis=1)[None]
+        rows = np.stack((cos, sin), axis=1)[None]
+        if storage == "bf16":
+            rows[np.isnan(rows)] = np.nan  # of any other, rounding could make a number
+        arrays = plain, plain[..., :0], rows
         if kernels.run(*arrays, told):
             _check_overlap(x)
             kernels.run(*arrays, told | TRUSTED)
