@@ -193,7 +193,7 @@ def test_the_kernel_itself_refuses_elements_that_overlap_and_takes_what_only_loo
         text = (
             f"ValueError: x has elements that overlap (strides {strides}); expected memory of its own for each element"
         )
-        assert refused(lambda bad=bad: rotate(bad, cos, sin)) == f"ValueError: {text}"
+        assert refused(lambda bad=bad: rotate(bad, cos, sin)) == text
     assert memory.tobytes() == before
     # Rows 0, 2, 4 and 3, 5, 7 of 8 channels: neither axis steps over the other.
     good = as_strided(memory, (3, 2, 8), (64, 96, 4))
