@@ -549,6 +549,8 @@ class Call:
             if x.placed and 2 <= x.placed.ndim <= 4
         }
         batch, tokens = next(iter(sizes.values()), (1, self.tokens))
+        if next(iter(self.inputs)) not in sizes:  # what counts tokens is wrong itself, so either may be named
+            names.add(self.where.name)
         positions = np.array(0)
         if self.where.meaning is not None:
             positions = self.where.meaning(self.tokens if self.way == "at" else tokens)
