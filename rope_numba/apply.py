@@ -102,7 +102,7 @@ def apply_rope(
         raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
     try:
         rope = _rope_of(q.shape[-1], **settings)
-    except TypeError:  # a setting that cannot be hashed, or that a Rope refuses: let that say so
+    except (TypeError, ValueError):  # a setting that cannot be hashed, or that a Rope refuses: let that say so
         rope = Rope(q.shape[-1], **settings)
     return rope(q, k, positions=positions, offset=offset, out=out)
 

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accept", "accept_into", "four_axes", "kind_of", "storage_of"]
+from .numbers import type_name
+
+__all__ = ["accept", "accept_into", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
 
@@ -196,20 +198,21 @@ def _check_memory(name: str, x: NDArray[Any], order: str, *, written: bool = Tru
         raise ValueError(
             f"{name} has stride {x.strides[-1]} bytes on its last axis; expected {x.itemsize}, channels side by side"
         )
-    if not x.flags.aligned or any(n > 1 and s % x.itemsize for n, s in zip(x.shape, x.strides, strict=True)):
+    # Of structured dtypes, as BFLOAT16_BITS is, `flags.aligned` would say that any address will do.
+    if x.ctypes.data % x.itemsize or any(n > 1 and s % x.itemsize for n, s in zip(x.shape, x.strides, strict=True)):
         raise ValueError(f"{name} is not aligned; expected every element at a multiple of its {x.itemsize} bytes")
     if not written:
         return
     for axis, length, stride in zip(AXES[order][x.ndim], x.shape, x.strides, strict=True):
         if stride == 0 and length > 1:
             raise ValueError(f"{name} has stride 0 on its {axis} axis; expected memory of its own for each element")
-    if _overlaps_itself(x):
+    if overlaps_itself(x):
         raise ValueError(
             f"{name} has elements that overlap (strides {x.strides}); expected memory of its own for each element"
         )
 
 
-def _overlaps_itself(x: NDArray[Any]) -> bool:
+def overlaps_itself(x: NDArray[Any]) -> bool:
     """Tell whether two elements of an array share memory.
 
     Two elements that do differ first in some axis; moving both back along it, one of them comes to its beginning.
@@ -232,5 +235,5 @@ def kind_of(x: object) -> str:
     """Return an object's type as an error text names it."""
     if x is None:
         return "None"
-    name = type(x).__name__
+    name = type_name(x)
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"

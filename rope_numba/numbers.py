@@ -6,7 +6,9 @@ import math
 
 import numpy as np
 
-__all__ = ["even_width", "positive", "shown", "whole"]
+__all__ = ["even_width", "is_int", "positive", "shown", "type_name", "whole"]
+
+LONGEST = 10**60  # ints from here on are not written out in an error text
 
 
 def even_width(name: str, value: int) -> int:
@@ -19,25 +21,44 @@ def even_width(name: str, value: int) -> int:
 
 def whole(name: str, value: int) -> int:
     """Return a number as an int, or raise if it is not a whole number (a bool is none)."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+    if not is_int(value):
         raise TypeError(f"{name} is {shown(value)}; expected an int")
-    return int(value)
+    number = int(value)
+    if abs(number) >= LONGEST:  # no setting is ever so large, and Python cannot print what is larger still
+        raise ValueError(f"{name} is {shown(number)}; expected an int of ordinary size")
+    return number
 
 
 def positive(name: str, value: float) -> float:
     """Return a number as a float, or raise if it is not finite and above 0."""
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not (is_int(value) or isinstance(value, (float, np.floating))):
         raise TypeError(f"{name} is {shown(value)}; expected a number above 0")
     try:
         number = float(value)
     except OverflowError:
-        number = math.inf
+        number = math.inf if value > 0 else -math.inf
     if not (math.isfinite(number) and number > 0.0):
         raise ValueError(f"{name} is {number}; expected a finite number above 0")
     return number
 
 
+def is_int(value: object) -> bool:
+    """Tell whether a value is a whole number: of bools, and of NumPy's lengths of time, Python and NumPy say so too."""
+    return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
+
+
 def shown(value: object) -> str:
-    """Return a value as an error text shows it: on one line, and not for long."""
-    text = repr(value)
-    return text if len(text) <= 60 and "\n" not in text else f"of type {type(value).__name__}"
+    """Return a value as an error text shows it: on one line, and not for long, whatever its own `repr` does."""
+    if isinstance(value, int) and abs(value) >= LONGEST:
+        return f"about {'-' if value < 0 else ''}2**{value.bit_length() - 1}"
+    try:
+        text = repr(value)
+    except Exception:  # of a stranger's class, or of a list that holds an int which is too long to be printed
+        text = ""
+    return text if 0 < len(text) <= 60 and text.isprintable() else f"of type {type_name(value)}"
+
+
+def type_name(value: object) -> str:
+    """Return the name of a value's type on one line; a class may be called anything."""
+    name = type(value).__name__
+    return name if name.isprintable() and name else ascii(name)

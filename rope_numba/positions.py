@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 
 from .arrays import kind_of
 from .integrations.torch import as_integers
-from .numbers import whole
+from .numbers import is_int, shown, whole
 
-__all__ = ["FARTHEST", "parse_count", "parse_delta", "parse_offset", "parse_positions"]
+__all__ = ["FARTHEST", "integers", "parse_count", "parse_delta", "parse_offset", "parse_positions"]
 
+PLAIN = (np.ndarray, np.memmap)  # other subclasses may mean something else by their numbers
 FARTHEST = 2**53  # the last position up to which every whole number is a float64
 
 
@@ -27,7 +28,7 @@ def parse_positions(
     shapes = (
         "(tokens,) or (batch, tokens)" if streams == 1 else f"(tokens,), (batch, tokens) or ({streams}, batch, tokens)"
     )
-    given = _integers(name, as_integers(name, positions), shapes)
+    given = integers(name, as_integers(name, positions), shapes)
     if given.ndim > 2 and (streams == 1 or given.ndim > 3 or given.shape[0] != streams):
         raise ValueError(f"{name} has shape {given.shape}; expected {shapes}")
     if given.size:
@@ -40,7 +41,7 @@ def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple
     bound = max_position if tokens else None  # no tokens reach no position
     offset = as_integers("offset", offset)
     if isinstance(offset, (list, tuple, np.ndarray)):
-        starts = _integers("offset", offset, "an int, or (batch,)")
+        starts = integers("offset", offset, "an int, or (batch,)")
         if starts.ndim > 1:
             raise ValueError(f"offset has shape {starts.shape}; expected an int, or (batch,)")
         if starts.ndim == 1:
@@ -60,57 +61,62 @@ def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple
 
 def parse_delta(delta: object, streams: int) -> tuple[int, int] | NDArray[np.int64]:
     """Return by how much positions move: (delta, delta + 1) if it is one number for all, else as positions."""
-    if isinstance(delta, np.ndarray) and delta.ndim == 0:
-        delta = delta[()]
     delta = as_integers("delta", delta)
-    if isinstance(delta, np.ndarray) and delta.ndim == 0 and delta.dtype.kind in "iu":
-        delta = int(delta)
-    if isinstance(delta, (int, np.integer)) and not isinstance(delta, (bool, np.bool_)):
-        _check_range("delta", int(delta), int(delta), None)
-        return int(delta), int(delta) + 1
+    if isinstance(delta, np.ndarray) and delta.ndim == 0:
+        delta = int(integers("delta", delta, "an int, or as positions"))
+    if is_int(delta):
+        moved = int(delta)  # type: ignore[call-overload]
+        _check_range("delta", moved, moved, None)
+        return moved, moved + 1
     return parse_positions(delta, None, streams, name="delta")
 
 
 def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, int]:
     """Return the positions 0 to count - 1 as (first, end)."""
-    if whole(name, count) < 0:
-        raise ValueError(f"{name} is {count}; expected 0 or more")
-    if count:
-        _check_range(name, 0, int(count) - 1, max_position)
-    return 0, int(count)
+    number = whole(name, count)
+    if number < 0:
+        raise ValueError(f"{name} is {number}; expected 0 or more")
+    if number:
+        _check_range(name, 0, number - 1, max_position)
+    return 0, number
 
 
-def _integers(name: str, given: object, shapes: str) -> NDArray[Any]:
-    """Return what was given as an array of some integer type."""
-    if isinstance(given, np.ndarray) and type(given) not in (np.ndarray, np.memmap):
-        raise TypeError(f"{name} is {kind_of(given)}; expected a plain numpy.ndarray or ints")
+def integers(name: str, given: object, shapes: str, wanted: str = "integers") -> NDArray[Any]:
+    """Return what was given as an array of some integer type; the last two arguments are for error texts."""
+    if isinstance(given, np.ndarray):
+        if type(given) not in PLAIN:
+            raise TypeError(f"{name} is {kind_of(given)}; expected a plain numpy.ndarray or ints")
+        if given.dtype.kind not in "iu":
+            raise TypeError(f"{name} has dtype {given.dtype}; expected {wanted}")
+        return given
+    # NumPy takes a bool among ints for an int, a masked element for NaN or its data, and makes floats or objects of
+    # ints beyond 64 bits: so each is looked at first.
     try:
+        each = list(np.asarray(given, dtype=object).ravel())
+        for part in (*given, *each) if isinstance(given, (list, tuple)) else each:
+            if isinstance(part, np.ndarray) and type(part) not in PLAIN:
+                raise TypeError(f"{name} holds {kind_of(part)}; expected {wanted}")
         array = np.asarray(given)
     except ValueError:
         raise ValueError(f"{name} has rows of unequal length; expected {shapes}") from None
-    if isinstance(given, np.ndarray):
-        if array.dtype.kind in "iu":
-            return array
-    elif array.size == 0:
+    if array.size == 0:
         return array.astype(np.int64)  # an empty list has no type
-    else:
-        # NumPy takes a bool among ints for an int, and makes floats or objects of ints beyond 64 bits.
-        each = list(np.asarray(given, dtype=object).flat)
-        bools = any(isinstance(p, (bool, np.bool_)) for p in each)
-        if array.dtype.kind in "iu":
-            if bools:
-                raise TypeError(f"{name} holds a bool; expected integers")
-            return array
-        if not bools and all(isinstance(p, (int, np.integer)) for p in each):
-            if all(-(2**63) <= int(p) < 2**63 for p in each):
-                return np.asarray(given, dtype=np.int64)
-            raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
-    raise TypeError(f"{name} has dtype {array.dtype}; expected integers")
+    scalars = [p[()] if isinstance(p, np.ndarray) else p for p in each]
+    bools = any(isinstance(p, (bool, np.bool_)) for p in scalars)
+    if array.dtype.kind in "iu":
+        if bools:
+            raise TypeError(f"{name} holds a bool; expected {wanted}")
+        return array
+    if all(map(is_int, scalars)):
+        if all(-(2**63) <= int(p) < 2**63 for p in scalars):
+            return np.asarray(given, dtype=np.int64)
+        raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
+    raise TypeError(f"{name} has dtype {array.dtype}; expected {wanted}")
 
 
 def _check_range(name: str, lowest: int, highest: int, max_position: int | None) -> None:
     if lowest < -FARTHEST or highest > FARTHEST:
         farthest = lowest if lowest < -FARTHEST else highest
-        raise ValueError(f"{name} leads to position {farthest}; expected at most 2**53 from 0, exact in float64")
+        raise ValueError(f"{name} leads to position {shown(farthest)}; expected at most 2**53 from 0, exact in float64")
     if max_position is not None and highest >= max_position:
         raise ValueError(f"{name} leads to position {highest}; expected below max_position, {max_position}")

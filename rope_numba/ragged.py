@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-__all__ = ["ragged_positions"]
+from .integrations.torch import as_integers
+from .positions import FARTHEST, integers
 
-FARTHEST = 2**53  # as everywhere: the last position up to which every whole number is a float64
+__all__ = ["ragged_positions"]
 
 
 def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np.int64]:
@@ -70,14 +71,7 @@ def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np
 
 def _integers(name: str, given: ArrayLike, wanted: str) -> NDArray[np.int64]:
     """Return integers as int64, or raise."""
-    try:
-        array = np.asarray(given)
-    except ValueError:
-        raise ValueError(f"{name} has rows of unequal length; expected {wanted}") from None
-    if array.size == 0 and not isinstance(given, np.ndarray):
-        return array.astype(np.int64)  # an empty list has no type
-    if array.dtype.kind not in "iu":
-        raise TypeError(f"{name} has dtype {array.dtype}; expected {wanted}")
+    array = integers(name, as_integers(name, given), wanted, wanted)
     if array.size and (int(array.min()) < -FARTHEST or int(array.max()) > FARTHEST):
         farthest = int(array.min()) if int(array.min()) < -FARTHEST else int(array.max())
         raise ValueError(f"{name} holds {farthest}; expected at most 2**53 from 0, exact in float64")

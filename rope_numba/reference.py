@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import storage_of
+from .arrays import kind_of, overlaps_itself, storage_of
 from .numbers import whole
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
@@ -61,9 +61,10 @@ def rotate(
     storage = storage_of("x", x)
     table = np.float64 if storage == "f64" else np.float32
     for name, rows in (("cos", cos), ("sin", sin)):
-        if not isinstance(rows, np.ndarray) or rows.dtype != table:
-            kind = rows.dtype if isinstance(rows, np.ndarray) else type(rows).__name__
-            raise TypeError(f"{name} is of type {kind}; expected an array of {np.dtype(table)}")
+        if type(rows) not in (np.ndarray, np.memmap):
+            raise TypeError(f"{name} is {kind_of(rows)}; expected a plain numpy.ndarray of {np.dtype(table)}")
+        if rows.dtype != table:
+            raise TypeError(f"{name}.dtype is {rows.dtype}; expected {np.dtype(table)}")
     if x.ndim < 3:
         raise ValueError(f"x has {x.ndim} axes; expected (..., tokens, heads, head_dim)")
     if cos.ndim < 2 or cos.shape != sin.shape:
@@ -79,6 +80,10 @@ def rotate(
     if rotary_offset < 0 or rotary_offset + 2 * pairs > x.shape[-1]:
         raise ValueError(
             f"cos has {pairs} pairs; from channel {rotary_offset} they do not fit in the {x.shape[-1]} channels of x"
+        )
+    if overlaps_itself(x):
+        raise ValueError(
+            f"x has elements that overlap (strides {x.strides}); expected memory of its own for each element"
         )
     bits = x.view(np.uint16) if storage in ("f16", "bf16") else x
     rotate_stored(storage, bits, cos, sin, layout, rotary_offset)

@@ -118,8 +118,8 @@ def test_bfloat16_conversions_are_ml_dtypes() -> None:
 @pytest.mark.parametrize(
     ("change", "error", "text"),
     [
-        ({"cos": np.ones((3, 4))}, TypeError, "cos is of type float64; expected an array of float32"),
-        ({"sin": [[1.0]]}, TypeError, "sin is of type list; expected an array of float32"),
+        ({"cos": np.ones((3, 4))}, TypeError, "cos.dtype is float64; expected float32"),
+        ({"sin": [[1.0]]}, TypeError, "sin is a list; expected a plain numpy.ndarray of float32"),
         (
             {"sin": np.ones((3, 1), np.float32)},
             ValueError,

@@ -47,7 +47,7 @@ ARROWS: dict[str, set[str]] = {
     "reference": {"arrays", "numbers"},
     "warm": {"numbers"},
     "positions": {"arrays", "integrations.torch", "numbers"},
-    "ragged": set(),
+    "ragged": {"integrations.torch", "positions"},
     "engine": {"frequencies", "tables", "kernels.told"},
     "rotation": {"arrays", "engine", "integrations.torch", "kernels.told", "numbers", "reference", "tables"},
     "settings": {"frequencies", "numbers", "kernels.told"},

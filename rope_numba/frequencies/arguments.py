@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..numbers import positive, shown, whole
+from ..numbers import is_int, positive, shown, whole
 
 __all__ = ["divisors_of", "flag", "growing_base", "length", "one_or_more", "zero_or_more"]
 
@@ -24,7 +24,7 @@ def zero_or_more(name: str, value: float) -> float:
 
 
 def _bounded(name: str, value: float, least: int) -> float:
-    if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
+    if not (is_int(value) or isinstance(value, (float, np.floating))):
         raise TypeError(f"{name} is {shown(value)}; expected a number, {least} or more")
     try:
         number = float(value)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import reference
-from ..arrays import kind_of
+from ..arrays import kind_of, overlaps_itself
 from ..kernels import launcher
-from ..kernels.told import ALONE, tell
+from ..kernels.told import ALONE, TRUSTED, WIDEST_HEAD, tell
 
 __all__ = [
     "rotate_half_split",
@@ -143,6 +143,8 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
     for name, array in (("x", x), ("cos", cos), ("sin", sin)):
         if not isinstance(array, np.ndarray):
             raise TypeError(f"{name} is {kind_of(array)}; expected a NumPy array")
+        if type(array) not in (np.ndarray, np.memmap):
+            raise TypeError(f"{name} is {kind_of(array)}; expected a plain numpy.ndarray (or numpy.memmap)")
     wanted = {_TYPES[storage]: storage for storage in storages}
     if x.dtype not in wanted:
         raise TypeError(f"x.dtype is {x.dtype}; expected {' or '.join(map(str, wanted))}")
@@ -169,11 +171,22 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         return
     launch = launcher()
     kernels = None if launch is None else launch.kernels_for(storage, layout)
-    if kernels is None or not kernels.ready(3):
-        reference.rotate_stored(storage, x, cos, sin, layout, 0)
+    if kernels is not None and kernels.ready(3) and x.shape[2] <= WIDEST_HEAD:
+        plain, told = x.view(np.ndarray), tell(ALONE, x.shape[2], 0)
+        rows = np.stack((cos, sin), axis=1)[None]
+        if storage == "bf16":
+            rows[np.isnan(rows)] = np.nan  # of any other, rounding could make a number
+        arrays = plain, plain[..., :0], rows
+        if kernels.run(*arrays, told):
+            _check_overlap(x)
+            kernels.run(*arrays, told | TRUSTED)
         return
-    rows = np.stack((cos, sin), axis=1)[None]
-    if kernels.run(x, x[..., :0], rows, tell(ALONE, x.shape[2], 0)):
+    _check_overlap(x)
+    reference.rotate_stored(storage, x, cos, sin, layout, 0)
+
+
+def _check_overlap(x: NDArray[Any]) -> None:
+    if overlaps_itself(x):
         raise ValueError(
             f"x has elements that overlap (strides {x.strides}); expected memory of its own for each element"
         )
