@@ -27,6 +27,7 @@ BLOCK = 64  # positions that are filled together: about 0.2 ms for 64 pairs
 TABLE_BYTES = 64 << 20  # memory reserved for one table; pages that are not filled cost nothing
 TOTAL_BYTES = 256 << 20  # filled memory of all tables together
 MOST_TABLES = 64  # reservations that may stand at once
+PAGE_BYTES = 2 << 20  # memory comes in pages, and NumPy asks for large ones: a block of 32 KiB may cost as much
 CHUNK_ANGLES = 8192  # computed together: larger temporaries leave the cache and took 31 ns an entry, not 19
 
 
@@ -41,6 +42,7 @@ class Table:
         # The rows, and a byte for each block, set once its rows are whole. Readers take both at once and need no lock.
         self.memory = reserve, bytearray(blocks)
         self.beyond: tuple[int, Rows] = (-1, reserve[:, :0])  # the last block past the reserve: its number, its rows
+        self.pages: set[int] = set()  # those of the reserve that hold rows
         self.used = 0
         self.dropped = False
 
@@ -53,12 +55,14 @@ class Table:
                 self._fill(reserve, filled, range(first, last + 1))
             rows: Rows = reserve[:, start:stop]
             return rows
-        if start < 0 or first != last:
+        if start < 0 or first != last or self.block_bytes > TABLE_BYTES:
             return self._compute(np.arange(start, stop, dtype=np.int64))[None]  # for this call only
         number, block = self.beyond
         if number != first:
             block = self._compute(np.arange(first * BLOCK, (first + 1) * BLOCK, dtype=np.int64))[None]
-            self.beyond = first, block
+            with _lock:
+                self.beyond = first, block
+                _drop_least_used(self)
         return block[:, start - first * BLOCK : stop - first * BLOCK]
 
     def gather(self, positions: NDArray[np.int64]) -> Rows:
@@ -76,8 +80,8 @@ class Table:
 
     @property
     def bytes(self) -> int:
-        """Memory that is filled."""
-        return self.memory[1].count(1) * self.block_bytes
+        """Memory that rows take."""
+        return len(self.pages) * PAGE_BYTES + self.beyond[1].nbytes
 
     def drop(self) -> None:
         """Give the memory up; rows that somebody holds stay with their holder."""
@@ -89,13 +93,17 @@ class Table:
         missing = [block for block in blocks if not filled[block]]
         if not missing:
             return
+        address, size = reserve.ctypes.data, self.block_bytes
         with _lock:
+            for block in missing:
+                first = address + block * size
+                self.pages.update(range(first // PAGE_BYTES, (first + size - 1) // PAGE_BYTES + 1))
+            _drop_least_used(self)
             for block in missing:
                 if not filled[block]:
                     start = block * BLOCK
                     reserve[0, start : start + BLOCK] = self._compute(np.arange(start, start + BLOCK))
                     filled[block] = 1
-            _drop_least_used(self)
 
     def _compute(self, positions: NDArray[np.int64]) -> Rows:
         return compute(positions, self.frequencies, self.dtype)
@@ -116,7 +124,7 @@ def table_for(frequencies: Frequencies, dtype: np.dtype[Any], held: Table | None
         with _lock:
             key = (*frequencies.table_key, dtype.char)
             table = _tables.get(key)
-            if table is None:
+            if table is None or table.dropped:  # an interrupt may have come before its entry was deleted
                 table = _tables[key] = Table(frequencies, dtype)
                 table.used = next(_clock)
                 _drop_least_used(table)
@@ -126,14 +134,14 @@ def table_for(frequencies: Frequencies, dtype: np.dtype[Any], held: Table | None
 
 def _drop_least_used(keep: Table) -> None:
     """Drop tables until all stay within their bounds."""
-    total = sum(table.bytes for table in _tables.values())
+    total = sum(table.bytes for table in list(_tables.values()))
     for key, table in sorted(_tables.items(), key=lambda item: item[1].used):
         if total <= TOTAL_BYTES and len(_tables) <= MOST_TABLES:
             return
         if table is not keep:
             total -= table.bytes
-            del _tables[key]
             table.drop()
+            _tables.pop(key, None)  # a signal handler that rotates may have been quicker
 
 
 def compute(positions: NDArray[np.int64], frequencies: Frequencies, dtype: np.dtype[Any]) -> Rows:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reference
+from .. import forks, reference
 from ..arrays import kind_of
 from ..kernels import launcher
 from ..kernels.told import ALONE, tell
@@ -181,6 +181,9 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
 
 def _register() -> None:
     """Let Numba compile the functions above into callers."""
+    launcher()
+    if not forks.can_import():  # nor can Numba compile callers here
+        return
     try:
         from . import overloads
     except ImportError:  # no Numba, so no jitted callers
