@@ -205,8 +205,7 @@ ARROWS: dict[str, set[str]] = {
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {
-    "numba": {name for name in ARROWS if name.startswith("kernels.")} - {"kernels.__init__", "kernels.told"}
-    | {"integrations.overloads"},
+    "numba": {name for name in ARROWS if name.startswith("kernels.")} - {"kernels.told"} | {"integrations.overloads"},
     "llvmlite": {"kernels.carry", "kernels.compile", "kernels.storage", "kernels.panel", "kernels.row"},
     "matplotlib": {"plots"},
     "gguf": set(),  # GGUF files are read without it, and tested with it

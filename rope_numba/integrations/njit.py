@@ -181,8 +181,7 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
 
 def _register() -> None:
     """Let Numba compile the functions above into callers."""
-    launcher()
-    if not forks.can_import():  # nor can Numba compile callers here
+    if not forks.can_compile():
         return
     try:
         from . import overloads

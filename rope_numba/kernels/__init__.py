@@ -9,7 +9,7 @@ from types import ModuleType
 from .. import forks
 from ..undisturbed import undisturbed
 
-__all__ = ["imported", "launcher"]
+__all__ = ["imported", "imported_in_turn", "launcher"]
 
 
 def imported() -> ModuleType | None:
@@ -35,3 +35,17 @@ def launcher() -> ModuleType | None:
         return imported()
     except ImportError:
         return None
+
+
+def imported_in_turn(name: str) -> ModuleType:
+    """Import a module that registers functions with Numba, while no other thread compiles.
+
+    A thread that compiles a caller of such functions imports the module too, holding Numba's lock. The lock is taken
+    here as well, and before that of the module, or two threads could wait for each other for ever.
+    """
+    if launcher() is None or not forks.can_compile():
+        return importlib.import_module(name)
+    from numba.core.compiler_lock import global_compiler_lock
+
+    with global_compiler_lock:
+        return importlib.import_module(name)
