@@ -175,6 +175,7 @@ print(round(megabytes() - before, 3))
 @pytest.mark.process
 def test_a_rope_per_request_grows_no_cache(warm_cache: dict[str, str]) -> None:
     # Other frequencies in each request, and every function, dict, list and set of the package's modules looked at.
+    # Without large pages of memory, which the kernel gives or not as it pleases: within the bound, but never flat.
     code = """
 from rope_numba import tables
 def request(n):
@@ -189,7 +190,7 @@ def sizes():
             for what, value in vars(module).items():
                 if isinstance(value, (dict, list, set)):
                     found[name, what] = len(value)
-                elif hasattr(value, "cache_info"):
+                elif hasattr(value, "cache_info") and what != "_pi":  # by an exponent of float64: some 2,000 at most
                     found[name, what] = value.cache_info().currsize
     return found
 for n in range(400):
@@ -198,8 +199,6 @@ before, sizes_before = megabytes(), sizes()
 for n in range(400, 6_400):
     request(n)
 grown = {what: (sizes_before.get(what), size) for what, size in sizes().items() if size > sizes_before.get(what, 0)}
-print(grown, len(tables._tables) <= tables.MOST_TABLES, abs(megabytes() - before) < 8)
+print(grown, len(tables._tables) <= tables.MOST_TABLES, megabytes() - before < 8)
 """
-    grown, bounded, flat = run(MEASURE + code, warm_cache, timeout=300).rsplit(" ", 2)
-    assert grown in ("{}", "{('rope_numba.exact', '_pi')}") or "_pi" in grown, grown
-    assert (bounded, flat) == ("True", "True")
+    assert run(MEASURE + code, warm_cache, timeout=300, NUMPY_MADVISE_HUGEPAGE="0") == "{} True True"
