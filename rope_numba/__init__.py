@@ -75,7 +75,12 @@ def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     home = _HOMES[name]
-    module = importlib.import_module(f"{__name__}.{home or name}")
+    if home == "integrations.njit":
+        from .kernels import imported_in_turn
+
+        module = imported_in_turn(f"{__name__}.{home}")
+    else:
+        module = importlib.import_module(f"{__name__}.{home or name}")
     value = getattr(module, name) if home else module
     globals()[name] = value
     return value

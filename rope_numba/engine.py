@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .frequencies import Frequencies
+from .kernels import imported
 from .kernels.told import HEAD_MAJOR, tell
 from .tables import Rows, Table, table_for
 
@@ -116,11 +117,10 @@ class Engine:
         if self.backend == "numpy":
             return None
         try:
-            from .kernels import launch
+            return imported()
         except ImportError as error:
             text = f"backend is 'numba', which cannot be imported ({error}); expected it installed, or backend='numpy'"
             raise ImportError(text) from None
-        return None if launch.JIT_DISABLED else launch
 
     def remember(self, storage: str, dtype: np.dtype[Any]) -> None:
         """Keep the kernels of a dtype at hand, for calls that come without a look at their arrays."""

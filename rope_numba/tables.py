@@ -63,7 +63,7 @@ class Table:
         if not begin <= start <= stop <= begin + kept.shape[1]:
             begin = first * BLOCK
             kept = self._compute(np.arange(begin, (last + 1) * BLOCK, dtype=np.int64))[None]
-            if kept.nbytes <= max(BEYOND_BYTES, self.block_bytes):
+            if kept.nbytes <= max(BEYOND_BYTES, min(self.block_bytes, TABLE_BYTES)):
                 with _lock:
                     self.beyond = begin, kept
                     _drop_least_used(self)
@@ -102,13 +102,13 @@ class Table:
         if not missing:
             return
         with _lock:
+            _drop_least_used(self, len(missing) * self.block_bytes)
             for block in missing:
                 if not filled[block]:
                     start = block * BLOCK
                     reserve[0, start : start + BLOCK] = self._compute(np.arange(start, start + BLOCK))
                     filled[block] = 1
                     _give_back()
-            _drop_least_used(self)
 
     def _compute(self, positions: NDArray[np.int64]) -> Rows:
         return compute(positions, self.frequencies, self.dtype)
@@ -157,7 +157,7 @@ def table_for(frequencies: Frequencies, dtype: np.dtype[Any], held: Table | None
         with _lock:
             key = (*frequencies.table_key, dtype.char)
             table = _tables.get(key)
-            if table is None:
+            if table is None or table.dropped:  # an interrupt may have come before its entry was deleted
                 table = _tables[key] = Table(frequencies, dtype)
                 table.used = next(_clock)
                 _drop_least_used(table)
@@ -165,16 +165,16 @@ def table_for(frequencies: Frequencies, dtype: np.dtype[Any], held: Table | None
     return table
 
 
-def _drop_least_used(keep: Table) -> None:
-    """Drop tables until all stay within their bounds."""
-    total = sum(table.bytes for table in _tables.values())
+def _drop_least_used(keep: Table, coming: int = 0) -> None:
+    """Drop tables until all stay within their bounds, together with so many bytes that are about to be filled."""
+    total = coming + sum(table.bytes for table in list(_tables.values()))
     for key, table in sorted(_tables.items(), key=lambda item: item[1].used):
         if total <= TOTAL_BYTES and len(_tables) <= MOST_TABLES:
             return
         if table is not keep:
             total -= table.bytes
-            del _tables[key]
             table.drop()
+            _tables.pop(key, None)  # a signal handler that rotates may have been quicker
 
 
 def compute(positions: NDArray[np.int64], frequencies: Frequencies, dtype: np.dtype[Any]) -> Rows:

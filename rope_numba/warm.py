@@ -5,6 +5,8 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 
+from . import forks
+from .kernels import imported
 from .numbers import shown
 
 __all__ = ["warmup"]
@@ -55,9 +57,8 @@ def warmup(
         for one in asked:
             if isinstance(one, bool) or one not in known:
                 raise ValueError(f"{name} holds {shown(one)}; expected {', '.join(map(repr, known))}")
-    from .kernels import launch
-
-    if launch.JIT_DISABLED:
+    launch = imported()
+    if launch is None or not forks.can_compile():
         return
     for dtype, layout, rank in itertools.product(dtypes, layouts, axes):
         kernels = launch.kernels_for(STORAGES[dtype], layout)

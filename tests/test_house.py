@@ -18,6 +18,7 @@ PACKAGE = Path(rope_numba.__file__).parent
 ARROWS: dict[str, set[str]] = {
     "__init__": {"forks"},
     "forks": set(),
+    "undisturbed": set(),
     "__main__": set(),
     "numbers": set(),
     "arrays": {"numbers"},
@@ -45,10 +46,10 @@ ARROWS: dict[str, set[str]] = {
     "cosines": {"exact"},
     "tables": {"cosines", "frequencies"},
     "reference": {"arrays", "numbers"},
-    "warm": {"numbers"},
+    "warm": {"forks", "kernels", "numbers"},
     "positions": {"arrays", "integrations.torch", "numbers"},
     "ragged": {"integrations.torch", "positions"},
-    "engine": {"frequencies", "tables", "kernels.told"},
+    "engine": {"frequencies", "tables", "kernels", "kernels.told"},
     "rotation": {"arrays", "engine", "integrations.torch", "kernels.told", "numbers", "reference", "tables"},
     "settings": {"frequencies", "numbers", "kernels.told"},
     "identity": {"frequencies"},
@@ -163,9 +164,9 @@ ARROWS: dict[str, set[str]] = {
     "models.gguf.source": {"frequencies", "models.architectures", "models.gguf.file", "models.gguf.metadata"},
     "models.gguf.metadata": {"numbers"},
     "models.gguf.file": {"numbers"},
-    "kernels.__init__": set(),
+    "kernels.__init__": {"forks", "undisturbed"},
     "kernels.told": set(),
-    "kernels.compile": {"kernels.storage"},
+    "kernels.compile": {"kernels.storage", "undisturbed"},
     "kernels.geometry": set(),
     "kernels.storage": set(),
     "kernels.panel": {"kernels.storage"},
@@ -197,7 +198,7 @@ ARROWS: dict[str, set[str]] = {
         "kernels.told",
     },
     "integrations.__init__": set(),
-    "integrations.njit": {"arrays", "kernels", "kernels.told", "reference"},
+    "integrations.njit": {"arrays", "forks", "kernels", "kernels.told", "reference"},
     "integrations.families": {"arrays", "integrations.torch", "kernels", "kernels.told", "reference"},
     "integrations.torch": {"arrays"},
     "integrations.transformers": {"arrays", "integrations.families"},
@@ -205,8 +206,7 @@ ARROWS: dict[str, set[str]] = {
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {
-    "numba": {name for name in ARROWS if name.startswith("kernels.")} - {"kernels.__init__", "kernels.told"}
-    | {"integrations.overloads"},
+    "numba": {name for name in ARROWS if name.startswith("kernels.")} - {"kernels.told"} | {"integrations.overloads"},
     "llvmlite": {"kernels.carry", "kernels.compile", "kernels.storage", "kernels.panel", "kernels.row"},
     "matplotlib": {"plots"},
     "gguf": set(),  # GGUF files are read without it, and tested with it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -130,7 +131,8 @@ class Frequencies:
 
 def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
     """Return inv_freq as a new array of float64, or raise."""
-    if isinstance(inv_freq, np.ma.MaskedArray):
+    # Not np.ma: that would import it, while another thread may be about to fork.
+    if isinstance(inv_freq, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise TypeError("inv_freq is a masked array; expected real numbers without a mask")
     try:
         given = np.asarray(inv_freq)

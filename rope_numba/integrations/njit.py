@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import reference
+from .. import forks, reference
 from ..arrays import kind_of, overlaps_itself
 from ..kernels import launcher
 from ..kernels.told import ALONE, TRUSTED, WIDEST_HEAD, tell
@@ -194,6 +194,8 @@ def _check_overlap(x: NDArray[Any]) -> None:
 
 def _register() -> None:
     """Let Numba compile the functions above into callers."""
+    if not forks.can_compile():
+        return
     try:
         from . import overloads
     except ImportError:  # no Numba, so no jitted callers

@@ -2,15 +2,50 @@
 
 from __future__ import annotations
 
+import importlib
+import sys
 from types import ModuleType
 
-__all__ = ["launcher"]
+from .. import forks
+from ..undisturbed import undisturbed
+
+__all__ = ["imported", "imported_in_turn", "launcher"]
+
+
+def imported() -> ModuleType | None:
+    """Return the module that launches kernels, or None where they do not run; the first call imports Numba.
+
+    Raises
+    ------
+    ImportError
+        If Numba cannot be imported.
+    """
+    if not forks.can_import():
+        return None
+    if "numba" not in sys.modules:
+        undisturbed(lambda: importlib.import_module("numba"))
+    from . import launch
+
+    return None if launch.JIT_DISABLED else launch
 
 
 def launcher() -> ModuleType | None:
     """Return the module that launches kernels, or None where Numba is absent or its JIT disabled."""
     try:
-        from . import launch
+        return imported()
     except ImportError:
         return None
-    return None if launch.JIT_DISABLED else launch
+
+
+def imported_in_turn(name: str) -> ModuleType:
+    """Import a module that registers functions with Numba, while no other thread compiles.
+
+    A thread that compiles a caller of such functions imports the module too, holding Numba's lock. The lock is taken
+    here as well, and before that of the module, or two threads could wait for each other for ever.
+    """
+    if launcher() is None or not forks.can_compile():
+        return importlib.import_module(name)
+    from numba.core.compiler_lock import global_compiler_lock
+
+    with global_compiler_lock:
+        return importlib.import_module(name)

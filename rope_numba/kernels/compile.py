@@ -11,8 +11,10 @@ from typing import Any
 import llvmlite.binding
 import numba
 from numba import njit
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
+from ..undisturbed import undisturbed
 from .storage import register_bytes
 
 
@@ -44,12 +46,22 @@ def compile_kernel(
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
     compiled: Callable[..., Any]
     try:
-        compiled = njit(signature, cache=True, **options)(function)
+        compiled = _compiled(function, signature, True, options)
     except Exception:
         # No folder of the cache can be written, the disk is full, or a file in it is damaged (Numba lets
         # whatever its reader raised through). If the cache was not the reason, this raises the same again.
-        compiled = njit(signature, cache=False, **options)(function)
+        compiled = _compiled(function, signature, False, options)
     return compiled
+
+
+def _compiled(function: Callable[..., Any], signature: Any, cache: bool, options: dict[str, Any]) -> Callable[..., Any]:
+    def compile_now() -> Any:
+        return njit(signature, cache=cache, **options)(function)
+
+    holding = global_compiler_lock.is_locked()  # type: ignore[no-untyped-call]
+    # Whoever holds Numba's lock compiles something that calls this, and another thread would wait for it for ever.
+    answer: Callable[..., Any] = compile_now() if holding else undisturbed(compile_now)
+    return answer
 
 
 def describe() -> dict[str, str]:

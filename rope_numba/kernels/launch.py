@@ -8,7 +8,6 @@ taken runs the serial kernel), and never under workqueue or in a forked child.
 from __future__ import annotations
 
 import functools
-import multiprocessing
 import os
 import threading
 from collections.abc import Callable
@@ -113,18 +112,16 @@ def _share_out(
 ) -> Any:
     """Call a serial entry, or the parallel one that `parallel(which)` returns, as size and moment ask."""
     wanted = elements // ELEMENTS_PER_THREAD
-    mine = False
-    try:
-        mine = wanted > 1 and may_launch() and _launching.acquire(blocking=False)
-        most = get_num_threads() if mine else 1  # 0.9 us; compiled 0.1, but every process would compile it: 0.2 s
-        threads = min(most, wanted)
-        if threads > 1:
-            # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
-            chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
-            return parallel(which)(*arrays, with_chunks(told, min(chunks, MOST_CHUNKS)))
-    finally:
-        if mine:
-            _launching.release()
+    # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held. Two
+    # threads that find it free at once launch one after the other.
+    if wanted > 1 and may_launch() and not _launching.locked():
+        with _launching:
+            most = get_num_threads()  # 0.9 us; compiled 0.1, but every process would compile it: 0.2 s
+            threads = min(most, wanted)
+            if threads > 1:
+                # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
+                chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
+                return parallel(which)(*arrays, with_chunks(told, min(chunks, MOST_CHUNKS)))
     return serial(*arrays, told)
 
 
@@ -134,12 +131,9 @@ def may_launch() -> bool:
     if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
         return False
     if _layer is None:
-        # Started by another package before this one was imported: by this process, or by one that forked it?
-        by_fork = multiprocessing.get_start_method(allow_none=True) in (None, "fork")
-        inherited = layer() != NOT_CHOSEN and multiprocessing.parent_process() is not None and by_fork
         try:
             get_num_threads()  # Numba chooses its layer as it starts its threads, and cannot be asked before
-            _layer = "none" if inherited else layer()
+            _layer = layer()
         except ValueError:  # no layer that the settings allow can be loaded
             _layer = "none"
     return _layer not in ("none", "workqueue")

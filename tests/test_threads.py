@@ -1,0 +1,221 @@
+"""Threads: many that rotate at once, of every kind, beside parallel code of others, each in a process of its own."""
+
+from __future__ import annotations
+
+import pytest
+from processes import FOREIGN, LAYERS, run, with_layer
+
+# 8 threads x 2,000 calls. What each call must give is computed by NumPy before Numba is imported, so that the first
+# calls of all threads import it and compile together.
+MIXED = """
+import itertools
+KINDS = (  # dtype, layout, order, shapes of q and k
+    ("float32", "half", "thd", (1, 9, 64), (1, 3, 64)),
+    ("float32", "half", "thd", (70, 40, 128), (70, 8, 128)),  # large enough for the parallel kernel
+    ("float32", "half", "htd", (2, 4, 5, 64), (2, 2, 5, 64)),
+    ("float16", "interleaved", "thd", (1, 32, 128), (1, 8, 128)),
+    ("float16", "interleaved", "htd", (40, 90, 128), (8, 90, 128)),
+    ("float64", "interleaved", "thd", (6, 32), (2, 32)),
+    ("bfloat16", "half", "thd", (3, 4, 80), (3, 4, 80)),
+)
+def cast(x, dtype):
+    if dtype == "bfloat16":
+        import ml_dtypes
+        return x.astype(ml_dtypes.bfloat16)
+    return x.astype(dtype)
+def prepared(seed):
+    cases = []
+    for kind, offset in itertools.product(KINDS, (0, 7 + 1000 * seed)):
+        dtype, layout, order, *shapes = kind
+        rng = np.random.default_rng(seed)
+        given = [cast(rng.standard_normal(shape), dtype) for shape in shapes]
+        expected = [x.copy() for x in given]
+        rope = rn.Rope(shapes[0][-1], layout=layout, order=order, backend="numpy")
+        rope(*expected, offset=offset)
+        cases.append((shapes[0][-1], layout, order, offset, given, [x.tobytes() for x in expected]))
+    return cases
+CASES = [prepared(seed) for seed in range(8)]
+assert "numba" not in sys.modules
+def calls(seed, number):
+    cases, wrong = CASES[seed], 0
+    ropes = [rn.Rope(head_dim, layout=layout, order=order) for head_dim, layout, order, *_ in cases]
+    rng = np.random.default_rng(seed)
+    chances = np.array([1 if case[4][0].size > 100_000 else 20 for case in cases], float)
+    for which in rng.choice(len(cases), number, p=chances / chances.sum()).tolist():
+        _, _, _, offset, given, expected = cases[which]
+        q, k = (x.copy() for x in given)
+        ropes[which](q, k, offset=offset)
+        wrong += q.tobytes() != expected[0] or k.tobytes() != expected[1]
+    return wrong
+"""
+
+THREADS = """
+barrier, wrong = threading.Barrier(8), []
+def work(seed):
+    barrier.wait()
+    wrong.append(calls(seed, NUMBER))
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+"""
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("layer", LAYERS)
+def test_eight_threads_of_2000_mixed_calls_have_numpys_bits_from_the_first_on(
+    layer: str, cold_cache: dict[str, str]
+) -> None:
+    code = f"NUMBER = 2000\n{THREADS}\nimport numba\nprint(wrong, numba.threading_layer())"
+    assert run(MIXED + code, with_layer(layer, cold_cache)) == f"{[0] * 8} {layer}"
+
+
+@pytest.mark.parametrize("layer", ["omp", "workqueue"])
+def test_threads_that_start_together_all_get_the_right_bits(layer: str, warm_cache: dict[str, str]) -> None:
+    code = """
+barrier, results = threading.Barrier(8), []
+def work(seed):
+    barrier.wait()
+    for n in range(20):
+        results.append(right(small if (n + seed) % 3 else large))
+threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(len(results), all(results))
+"""
+    assert run(code, warm_cache, NUMBA_THREADING_LAYER=layer) == "160 True"
+
+
+@pytest.mark.process
+@pytest.mark.parametrize("layer", LAYERS)
+def test_another_packages_parallel_code_may_run_at_the_same_time(layer: str, warm_cache: dict[str, str]) -> None:
+    # Under workqueue, a parallel function that is entered twice at once ends the process: ours must not be the second.
+    code = """
+x, turns, done = np.zeros(300_000), [0], threading.Event()
+def others():
+    while not done.is_set() or turns[0] < 100:
+        foreign(x)
+        turns[0] += 1
+foreign(x); turns[0] += 1
+other = threading.Thread(target=others); other.start()
+"""
+    after = "\ndone.set(); other.join()\nprint(wrong, bool((x == turns[0]).all()), turns[0] >= 100)"
+    assert run(MIXED + FOREIGN + code + "NUMBER = 200\n" + THREADS + after, with_layer(layer, warm_cache)) == (
+        f"{[0] * 8} True True"
+    )
+
+
+@pytest.mark.process
+def test_users_jitted_code_that_holds_the_kernel_compiles_beside_the_first_calls(cold_cache: dict[str, str]) -> None:
+    code = """
+from numba import njit
+cos, sin = rn.Rope(64).tables(5)
+cos, sin = cos.copy(), sin.copy()
+expected = np.ones((5, 3, 64), np.float32)
+rn.Rope(64, backend="numpy")(expected, offset=0)
+def jitted():
+    @njit
+    def rotated(x, cos, sin):
+        rn.rotate_interleaved(x, cos, sin)
+        return x
+    return rotated(np.ones((5, 3, 64), np.float32), cos, sin)
+def called():
+    q = np.ones((5, 3, 64), np.float32)
+    return rn.Rope(64)(q, offset=0)
+def named():
+    q = np.ones((5, 3, 64), np.float32)
+    rn.rotate_interleaved(q, cos, sin)
+    return q
+results = []
+barrier = threading.Barrier(6)
+def work(which):
+    barrier.wait()
+    results.append(bool((which() == expected).all()))
+threads = [threading.Thread(target=work, args=(which,)) for which in (jitted, called, named) * 2]
+[t.start() for t in threads]; [t.join() for t in threads]
+print(results)
+"""
+    assert run(code, cold_cache) == str([True] * 6)
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    "code",
+    [
+        """
+import asyncio
+async def main():
+    return await asyncio.gather(*(asyncio.to_thread(calls, seed, 100) for seed in range(8)))
+print(sum(asyncio.run(main())))
+""",
+        """
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(8) as pool:
+    print(sum(pool.map(calls, range(8), [100] * 8)))
+""",
+    ],
+    ids=["asyncio.to_thread", "ThreadPoolExecutor"],
+)
+def test_threads_of_pools_have_numpys_bits(code: str, warm_cache: dict[str, str]) -> None:
+    assert run(MIXED + code, warm_cache) == "0"
+
+
+@pytest.mark.process
+def test_tasks_of_dasks_threaded_scheduler_have_numpys_bits(warm_cache: dict[str, str]) -> None:
+    pytest.importorskip("dask")
+    code = """
+import dask
+tasks = [dask.delayed(calls)(seed, 100) for seed in range(8)]
+print(sum(dask.compute(*tasks, scheduler="threads", num_workers=8)))
+"""
+    assert run(MIXED + code, warm_cache) == "0"
+
+
+def test_where_no_threading_layer_can_be_loaded_large_work_is_serial(warm_cache: dict[str, str]) -> None:
+    code = """
+import numba
+try:
+    numba.get_num_threads()
+    print("loaded")
+except ValueError:
+    print("none")
+print(right(large), right(small))
+"""
+    printed = run(code, warm_cache, NUMBA_THREADING_LAYER="tbb").split()
+    assert printed[1:] == ["True", "True"]
+
+
+@pytest.mark.parametrize("setting", [{"NUMBA_NUM_THREADS": "1"}, {"NUMBA_THREADING_LAYER": "workqueue"}])
+def test_no_parallel_kernel_is_compiled_where_none_can_be_used(
+    setting: dict[str, str], warm_cache: dict[str, str]
+) -> None:
+    code = """
+from rope_numba.kernels.launch import kernels_for
+assert right(large)
+print(len(kernels_for("f32", "half")._parallel))
+"""
+    assert run(code, warm_cache, **setting) == "0"
+
+
+def test_a_decode_step_starts_no_threads(warm_cache: dict[str, str]) -> None:
+    code = """
+assert right(small)
+import numba
+try:
+    numba.threading_layer()
+    print("started")
+except ValueError:
+    print("none")
+assert right(large)
+print(numba.threading_layer() is not None)
+"""
+    assert run(code, warm_cache).split() == ["none", "True"]
+
+
+def test_no_numba_setting_is_changed(warm_cache: dict[str, str]) -> None:
+    code = """
+import numba
+before = {name: getattr(numba.config, name) for name in dir(numba.config) if name.isupper()}, dict(os.environ)
+threads = numba.config.NUMBA_NUM_THREADS
+assert right(small) and right(large)
+after = {name: getattr(numba.config, name) for name in dir(numba.config) if name.isupper()}, dict(os.environ)
+print(before == after, numba.get_num_threads() == threads)
+"""
+    assert run(code, warm_cache) == "True True"
