@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["accept", "accept_into", "four_axes", "kind_of", "storage_of"]
+__all__ = ["accept", "accept_into", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
 
@@ -203,13 +203,13 @@ def _check_memory(name: str, x: NDArray[Any], order: str, *, written: bool = Tru
     for axis, length, stride in zip(AXES[order][x.ndim], x.shape, x.strides, strict=True):
         if stride == 0 and length > 1:
             raise ValueError(f"{name} has stride 0 on its {axis} axis; expected memory of its own for each element")
-    if _overlaps_itself(x):
+    if overlaps_itself(x):
         raise ValueError(
             f"{name} has elements that overlap (strides {x.strides}); expected memory of its own for each element"
         )
 
 
-def _overlaps_itself(x: NDArray[Any]) -> bool:
+def overlaps_itself(x: NDArray[Any]) -> bool:
     """Tell whether two elements of an array share memory.
 
     Two elements that do differ first in some axis; moving both back along it, one of them comes to its beginning.

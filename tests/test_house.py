@@ -164,7 +164,7 @@ ARROWS: dict[str, set[str]] = {
     "models.gguf.file": {"numbers"},
     "kernels.__init__": set(),
     "kernels.told": set(),
-    "kernels.compile": {"kernels.storage"},
+    "kernels.compile": {"kernels.__init__", "kernels.storage", "kernels.told"},
     "kernels.geometry": set(),
     "kernels.storage": set(),
     "kernels.panel": {"kernels.storage"},

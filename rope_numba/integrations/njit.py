@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import reference
-from ..arrays import kind_of
+from ..arrays import kind_of, overlaps_itself
 from ..kernels import launcher
 from ..kernels.told import ALONE, tell
 
@@ -169,14 +169,15 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         return
     launch = launcher()
     kernels = None if launch is None else launch.kernels_for(storage, layout)
+    overlapping = f"x has elements that overlap (strides {x.strides}); expected memory of its own for each element"
     if kernels is None or not kernels.ready(3):
+        if overlaps_itself(x):
+            raise ValueError(overlapping)
         reference.rotate_stored(storage, x, cos, sin, layout, 0)
         return
     rows = np.stack((cos, sin), axis=1)[None]
     if kernels.run(x, x[..., :0], rows, tell(ALONE, x.shape[2], 0)):
-        raise ValueError(
-            f"x has elements that overlap (strides {x.strides}); expected memory of its own for each element"
-        )
+        raise ValueError(overlapping)
 
 
 def _register() -> None:
