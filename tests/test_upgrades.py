@@ -18,11 +18,15 @@ KERNELS = Path(rope_numba.__file__).parent / "kernels"
 # One kernel in place and one from array to array, and what the entry answers to a plain call.
 OBSERVE = """
 remember()
-try:
-    good = all([right(), right(out="float16")])
-except Exception as error:  # what changed code may well lead to
-    good = False
-    digest.update(str(error).encode())
+
+def attempt(**more):
+    try:
+        return right(**more)
+    except Exception as error:  # what changed code may well lead to
+        digest.update(str(error).encode())
+        return False
+
+good = all([attempt(), attempt(out="float16")])
 from rope_numba.kernels import entry, launch, told
 q = np.ones((2, 3, 8), np.float32)
 asked = told.tell(told.ALONE, 8, 0)
