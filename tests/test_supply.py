@@ -174,7 +174,7 @@ WRONG = {
     "rn.no_such_thing": "attr-defined",
     "rn.warmup(dtypes=3)": "arg-type",
     "rn.rotate_half_split([1.0], [1.0], [1.0])": "arg-type",
-    "rn.Rope.from_hf(3)": "arg-type",
+    "rn.Rope.from_gguf(3)": "arg-type",
     "rn.frequencies.linear(64, 1e6)": "call-arg",
 }
 
