@@ -21,6 +21,7 @@ import rope_numba
 pytestmark = pytest.mark.process
 
 CHECKOUT = Path(__file__).parent.parent
+LEFT_OUT = (".git", ".venv", "venv", "__pycache__", ".*_cache", ".hypothesis", ".benchmarks", "build", "dist")
 ALSO_IN_THE_SDIST = {"README.md", "CHANGELOG.md", "LICENSE", "pyproject.toml", "PKG-INFO", ".gitignore"}
 
 
@@ -38,7 +39,7 @@ def run(*command: str | Path, cwd: Path, **more: str) -> str:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the checkout, without its history and with what a user's runs may have left in it."""
     folder = tmp_path_factory.mktemp("sources") / "checkout"
-    shutil.copytree(CHECKOUT, folder, ignore=shutil.ignore_patterns(".git", "__pycache__", ".*_cache", "build", "dist"))
+    shutil.copytree(CHECKOUT, folder, ignore=shutil.ignore_patterns(*LEFT_OUT))
     for left in ("rope_numba/kernels/__pycache__/entry.x-1.py311.nbi", "rope_numba/__pycache__/rope.cpython-311.pyc"):
         (folder / left).parent.mkdir()
         (folder / left).write_bytes(b"left behind")
