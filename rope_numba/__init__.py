@@ -71,19 +71,21 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    home = _HOMES[name]
-    if home == "integrations.njit":
-        from .kernels import imported_in_turn
+if not TYPE_CHECKING:  # a type checker reads the names above, and would take this as a promise of any other
 
-        module = imported_in_turn(f"{__name__}.{home}")
-    else:
-        module = importlib.import_module(f"{__name__}.{home or name}")
-    value = getattr(module, name) if home else module
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name not in _HOMES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        home = _HOMES[name]
+        if home == "integrations.njit":
+            from .kernels import imported_in_turn
+
+            module = imported_in_turn(f"{__name__}.{home}")
+        else:
+            module = importlib.import_module(f"{__name__}.{home or name}")
+        value = getattr(module, name) if home else module
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import ml_dtypes
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
 DTYPES: dict[str, Any] = {
@@ -18,6 +20,11 @@ LAYOUTS = ("interleaved", "half")
 ORDERS = ("thd", "htd")
 # Half a unit of the last place, relative: what one rounding to the type may change.
 ROUNDING = {"float32": 2.0**-24, "float64": 2.0**-53, "float16": 2.0**-11, "bfloat16": 2.0**-8}
+
+# For what only compiled code does; with NUMBA_DISABLE_JIT=1 the rotation in NumPy runs, and answers for the rest.
+needs_jit = pytest.mark.skipif(
+    os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0"), reason="NUMBA_DISABLE_JIT is set: nothing is compiled"
+)
 
 
 def normal(shape: tuple[int, ...], dtype: str = "float32", seed: int = 0) -> NDArray[Any]:

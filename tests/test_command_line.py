@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from rope_numba import __main__ as command
@@ -42,7 +43,7 @@ def test_a_single_wrong_bit_is_reported_and_gives_exit_status_1(
         rotate(rope, dtype, views, where)
         calls.append(dtype)
         if dtype == "float64" and rope.backend == "numba" and len(calls) % 7 == 0:
-            views[0].view("u8")[0, 0, 0] ^= 1
+            views[0].view("u8")[0, 0, 0] ^= np.uint64(1)
 
     monkeypatch.setattr(selfcheck, "_rotate", spoiled)
     monkeypatch.setattr(selfcheck, "WIDTHS", ((16, 16, 0),))
@@ -53,9 +54,20 @@ def test_a_single_wrong_bit_is_reported_and_gives_exit_status_1(
     assert "differs: Rope(head_dim=16" in output
 
 
-def test_same_bits_sees_one_bit_and_excuses_only_nans() -> None:
-    import numpy as np
+def test_with_jit_disabled_the_check_says_so_and_passes() -> None:
+    code = "import sys; from rope_numba import __main__, selfcheck; selfcheck.WIDTHS = selfcheck.WIDTHS[4:5]; "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "selfcheck.timings = lambda: iter(()); sys.exit(__main__.main([]))"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "none: with NUMBA_DISABLE_JIT=1 nothing is compiled, and the rotation in NumPy runs" in done.stdout
 
+
+def test_same_bits_sees_one_bit_and_excuses_only_nans() -> None:
     a = np.array([1.0, np.nan, -0.0], np.float32)
     b = a.copy()
     b.view(np.uint32)[1] ^= 1 << 31

@@ -166,7 +166,7 @@ ARROWS: dict[str, set[str]] = {
     "models.gguf.file": {"numbers"},
     "kernels.__init__": {"forks", "undisturbed"},
     "kernels.told": set(),
-    "kernels.compile": {"kernels.storage", "undisturbed"},
+    "kernels.compile": {"kernels.__init__", "kernels.storage", "kernels.told", "undisturbed"},
     "kernels.geometry": set(),
     "kernels.storage": set(),
     "kernels.panel": {"kernels.storage"},

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers import DTYPES, assert_same_bits
+from helpers import DTYPES, assert_same_bits, needs_jit
 from numba import njit, prange
 from numba.core.errors import TypingError
 from numpy.typing import NDArray
@@ -202,6 +202,7 @@ UNFIT: dict[str, tuple[tuple[Array, Array, Array], str, str]] = {
 }
 
 
+@needs_jit
 @pytest.mark.parametrize("case", UNFIT)
 def test_arrays_that_do_not_fit_raise_and_nothing_is_written(case: str) -> None:
     arrays, in_jitted, from_python = UNFIT[case]
@@ -212,6 +213,7 @@ def test_arrays_that_do_not_fit_raise_and_nothing_is_written(case: str) -> None:
         assert all((x == 1).all() for x in arrays)
 
 
+@needs_jit
 def test_rows_whose_pairs_are_not_side_by_side_are_refused_in_jitted_code_and_taken_from_python() -> None:
     x, cos, sin = numbers(3, 2, 8, 4, "float32")
     apart = np.repeat(cos, 2, axis=1)[:, ::2]
@@ -273,6 +275,7 @@ MISTYPED: dict[str, tuple[str, tuple[Any, Any, Any], str, str]] = {
 }
 
 
+@needs_jit
 @pytest.mark.parametrize("case", MISTYPED)
 def test_wrong_types_are_named_in_one_line(case: str) -> None:
     name, arguments, in_jitted, from_python = MISTYPED[case]
@@ -290,6 +293,7 @@ def test_wrong_types_are_named_in_one_line(case: str) -> None:
     assert str(refused_here.value) == from_python
 
 
+@needs_jit
 def test_another_number_of_axes_is_refused_by_its_name() -> None:
     with pytest.raises(
         TypingError, match=r"x is array\(float32, 2d, C\); expected an array of float32 or float64 with"
@@ -305,6 +309,7 @@ def test_another_number_of_axes_is_refused_by_its_name() -> None:
         rn.rotate_half_split(ones(2, 8), ROWS32, ROWS32)
 
 
+@needs_jit
 def test_a_read_only_x_is_refused() -> None:
     x = ones(3, 2, 8)
     x.flags.writeable = False
@@ -315,7 +320,10 @@ def test_a_read_only_x_is_refused() -> None:
     assert (x == 1).all()
 
 
-def test_elements_that_overlap_are_refused_from_python() -> None:
+@pytest.mark.parametrize("compiled", [True, False], ids=["by the kernel", "in NumPy"])
+def test_elements_that_overlap_are_refused_from_python(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not compiled:  # as without Numba, and in a child that cannot compile
+        monkeypatch.setattr("rope_numba.integrations.njit.launcher", lambda: None)
     x = np.lib.stride_tricks.as_strided(ones(40), (3, 2, 8), (32, 16, 4))
     with pytest.raises(
         ValueError, match=r"x has elements that overlap \(strides \(32, 16, 4\)\); expected memory of it"
@@ -406,6 +414,7 @@ print((x == twin).all(), sum(stats.cache_hits.values()), sum(stats.cache_misses.
 """
 
 
+@needs_jit
 def test_a_users_cached_function_is_loaded_by_a_second_process(tmp_path: Path) -> None:
     (tmp_path / "users_module.py").write_text(USERS_MODULE)
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path / "compiled")}

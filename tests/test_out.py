@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, bits, normal
+from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, bits, needs_jit, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -291,6 +291,7 @@ LARGE = [
 ]
 
 
+@needs_jit
 @pytest.mark.parametrize(("source", "target", "layout", "order", "where"), LARGE)
 def test_large_work_has_the_same_bits_on_any_number_of_threads(
     source: str, target: str, layout: str, order: str, where: dict[str, Any], monkeypatch: pytest.MonkeyPatch

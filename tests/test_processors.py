@@ -183,3 +183,20 @@ def test_tables_have_the_same_bits_whatever_numpy_and_the_c_library_use() -> Non
     assert ours == ours_plain
     if X86:
         assert numpys != numpys_plain  # the switches do what they say
+
+
+@pytest.mark.skipif(not X86, reason="these are processors of x86")
+def test_without_half_instructions_all_four_types_have_numpys_bits() -> None:
+    code = """
+from rope_numba import selfcheck
+selfcheck.WIDTHS = ((18, 14, 2), (128, 128, 0))
+for dtype in selfcheck.DTYPES:
+    for layout in selfcheck.LAYOUTS:
+        calls, different = selfcheck.compare(dtype, layout, large=False)
+        assert calls >= 48 and not different, (dtype, layout, different[:3])
+from numba.core.registry import cpu_target
+from rope_numba.kernels import storage
+print(selfcheck.describe_machine()["processor"], storage.has_half(cpu_target.target_context))
+"""
+    environment = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+    assert printed(code, environment) == "generic, vectors of 128 bits False"

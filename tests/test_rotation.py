@@ -9,7 +9,7 @@ import numba
 import numpy as np
 import oracle
 import pytest
-from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, normal
+from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, needs_jit, normal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -264,6 +264,7 @@ def test_sixteen_bits_are_widened_rotated_and_rounded_once(dtype: str, layout: s
         assert_same_bits(q, wide.astype(DTYPES[dtype]))
 
 
+@needs_jit
 @pytest.mark.parametrize("shape", ["one position for all", "a position for each row"])
 def test_a_large_batch_of_single_tokens_is_shared_out_from_the_second_call_too(
     shape: str, monkeypatch: pytest.MonkeyPatch
@@ -289,6 +290,7 @@ def test_a_large_batch_of_single_tokens_is_shared_out_from_the_second_call_too(
     assert len(calls) == 3
 
 
+@needs_jit
 def test_memory_with_tokens_outside_the_batch_is_rotated_without_a_second_look(monkeypatch: pytest.MonkeyPatch) -> None:
     from rope_numba import arrays
 

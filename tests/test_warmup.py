@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers import needs_jit
 
 import rope_numba as rn
 
@@ -19,11 +20,13 @@ def compiled_by(code: str, environment: dict[str, str]) -> set[str]:
     return {path.name.split("-")[0].split(".")[-1].rpartition("_")[0] for path in indexes}
 
 
+@needs_jit
 def test_only_what_is_asked_for_is_compiled(cold_cache: dict[str, str]) -> None:
     code = "import rope_numba as rn; rn.warmup(dtypes=['float16'], layouts=['half'], axes=[2, 3], parallel=False)"
     assert compiled_by(code, cold_cache) == {"rotate_f16_half_2d", "rotate_f16_half_3d"}
 
 
+@needs_jit
 def test_a_call_after_it_compiles_nothing(cold_cache: dict[str, str]) -> None:
     code = """
 import numpy as np, rope_numba as rn

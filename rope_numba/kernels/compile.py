@@ -2,34 +2,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
+import os
 from collections.abc import Callable
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import llvmlite.binding
 import numba
-from numba import njit
+from numba import config, njit
 from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from ..undisturbed import undisturbed
+from . import told
 from .storage import register_bytes
 
 
-@functools.cache
 def source_digest() -> str:
-    """Return a short digest of every kernel source.
-
-    Numba's cache notices an edit of the file that holds a function, not of the files that its helpers live in.
-    The digest is part of each compiled function's name, so that code of another version is never loaded.
-    """
+    """Return a digest of every kernel source as it is on disk now (or in a zip file), or "" where there is none."""
     digest = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        digest.update(path.name.encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
+    try:
+        for source in sorted(resources.files(__package__).iterdir(), key=lambda source: source.name):
+            if source.name.endswith(".py"):
+                digest.update(source.name.encode() + b"\0" + source.read_bytes() + b"\0")
+    except OSError:  # removed under a running process
+        return ""
+    return digest.hexdigest()
+
+
+LOADED = source_digest()  # taken while the kernels are imported, as launch.py imports this module first
+
+
+@functools.cache
+def version_digest() -> str:
+    """Return a short digest of all that compiled code depends on, the function's own options aside.
+
+    Numba's cache notices an edit of the file that holds a function, not of the files that its helpers live in. It keeps
+    the code of several processors in numbered files behind one index, which machines of two kinds that fill a cold
+    cache together can cross. The digest is part of each function's name, so that code of another version of the
+    sources, of Numba or of another processor is never loaded.
+    """
+    constants = sorted((name, value) for name, value in vars(told).items() if name.isupper())  # imported long ago
+    target = cpu_target.target_context.codegen().magic_tuple()
+    parts = (LOADED, constants, numba.__version__, llvmlite.__version__, target)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
 def compile_kernel(
@@ -42,26 +62,42 @@ def compile_kernel(
     same thing.
     """
     function.__name__ = name
-    function.__qualname__ = f"{name}_{source_digest()}"
+    function.__qualname__ = f"{name}_{version_digest()}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
-    compiled: Callable[..., Any]
-    try:
-        compiled = _compiled(function, signature, True, options)
-    except Exception:
-        # No folder of the cache can be written, the disk is full, or a file in it is damaged (Numba lets
-        # whatever its reader raised through). If the cache was not the reason, this raises the same again.
-        compiled = _compiled(function, signature, False, options)
-    return compiled
 
-
-def _compiled(function: Callable[..., Any], signature: Any, cache: bool, options: dict[str, Any]) -> Callable[..., Any]:
-    def compile_now() -> Any:
-        return njit(signature, cache=cache, **options)(function)
+    def compile_now() -> Callable[..., Any]:
+        compiled: Callable[..., Any] | None = None
+        # Sources that were changed under a running process would let it write its old code under their new names.
+        if LOADED and source_digest() == LOADED:
+            # A second time, as what is wrong may be a damaged file, which the first removes.
+            compiled = _cached(function, signature, options) or _cached(function, signature, options)
+        return compiled or njit(signature, **options)(function)
 
     holding = global_compiler_lock.is_locked()  # type: ignore[no-untyped-call]
     # Whoever holds Numba's lock compiles something that calls this, and another thread would wait for it for ever.
     answer: Callable[..., Any] = compile_now() if holding else undisturbed(compile_now)
     return answer
+
+
+def _cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Callable[..., Any] | None:
+    """Compile a function, or load it from the on-disk cache; None if the cache does not let us."""
+    if not _folder_is_known():
+        return None
+    try:
+        dispatcher: Any = njit(cache=True, **options)(function)
+    except (OSError, RuntimeError):  # no folder can be written, or the source has gone
+        return None
+    # Numba lets through whatever its reader raised at a damaged file; if the cache was not the reason, the same is
+    # raised again without it. On a full disk the function is compiled by the time that writing it fails.
+    with contextlib.suppress(Exception):
+        dispatcher.compile(signature)
+    if [made.fndesc.qualname for made in dispatcher.overloads.values()] == [function.__qualname__]:
+        dispatcher.disable_compile()
+        return dispatcher  # type: ignore[no-any-return]
+    for damaged in Path(dispatcher.stats.cache_path).glob(f"*.{function.__qualname__}-*"):
+        with contextlib.suppress(OSError):
+            damaged.unlink()
+    return None
 
 
 def describe() -> dict[str, str]:
@@ -81,7 +117,16 @@ def cache_folder() -> str:
     def probe() -> None:
         pass
 
-    try:
-        return str(njit(cache=True)(probe).stats.cache_path)
-    except RuntimeError:
-        return "none: no folder can be written, so every process compiles anew"
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return "none: with NUMBA_DISABLE_JIT=1 nothing is compiled, and the rotation in NumPy runs"
+    if _folder_is_known():
+        with contextlib.suppress(RuntimeError):
+            return str(njit(cache=True)(probe).stats.cache_path)
+    return "none: no folder can be written, so every process compiles anew"
+
+
+def _folder_is_known() -> bool:
+    """Tell whether Numba can name a folder: for a user without a home it would make one named "~" where it stands."""
+    home = os.path.isabs(os.path.expanduser("~")) or os.environ.get("XDG_CACHE_HOME")
+    asked: str = config.CACHE_DIR  # type: ignore[attr-defined]
+    return bool(home or asked or os.access(Path(__file__).parent, os.W_OK))

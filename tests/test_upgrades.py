@@ -1,0 +1,168 @@
+"""The package changed while its compiled code is kept: old code is never run, whichever file has changed."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from installed import copied, end, environment, names, rotate, start, zipped
+
+import rope_numba
+
+pytestmark = pytest.mark.process
+
+KERNELS = Path(rope_numba.__file__).parent / "kernels"
+
+# One kernel in place and one from array to array, and what the entry answers to a plain call.
+OBSERVE = """
+remember()
+
+def attempt(**more):
+    try:
+        return right(**more)
+    except Exception as error:  # what changed code may well lead to
+        digest.update(str(error).encode())
+        return False
+
+good = all([attempt(), attempt(out="float16")])
+from rope_numba.kernels import entry, launch, told
+q = np.ones((2, 3, 8), np.float32)
+asked = told.tell(told.ALONE, 8, 0)
+rows = np.zeros((1, 2, 2, 4), np.float32)
+answer = launch.kernels_for("f32", "half").compiled(3)(q, q[..., :0], rows, asked)
+digest.update(repr((int(answer), q.tolist())).encode())
+report(good)
+"""
+
+# A change of what each file does: old text, new text, and whether what comes out is another then.
+CHANGES: dict[str, tuple[str, str, bool]] = {
+    "__init__.py": ("return None if launch.JIT_DISABLED", "return None if not launch or launch.JIT_DISABLED", False),
+    "carry.py": ("new_low = builder.fsub(", "new_low = builder.fadd(", True),
+    "compile.py": ('"error_model": "numpy"', '"error_model": "python"', False),
+    "entry.py": ("DONE = 0", "DONE = 2", True),
+    "geometry.py": ("return bits % itemsize == 0", "return bits % itemsize != 0", True),
+    "launch.py": ("CHUNKS_PER_THREAD = 4", "CHUNKS_PER_THREAD = 8", False),
+    "move.py": ("copies = x_address != out_address", "copies = x_address == out_address", True),
+    "panel.py": ("new_high = self.builder.fadd(", "new_high = self.builder.fsub(", True),
+    "row.py": ("builder.call(row, arguments[2:])", "arguments[2:]", True),
+    "storage.py": (
+        "    lanes = value.type.count\n",
+        "    lanes, value = value.type.count, builder.fneg(value)\n",
+        True,
+    ),
+    # Old code would look for every number in the wrong place.
+    "told.py": ("OFFSET, HEAD_DIM, CHUNKS = 5, 25, 45", "OFFSET, HEAD_DIM, CHUNKS = 6, 26, 46", False),
+}
+
+
+def edit(kernels: Path, file: str) -> None:
+    """Change what a file of a copy does."""
+    old, new, _ = CHANGES[file]
+    text = (kernels / file).read_text()
+    assert text.count(old) == 1
+    (kernels / file).write_text(text.replace(old, new))
+
+
+@dataclass
+class Installed:
+    """A copy of the package, its compiled code, and what comes out of it."""
+
+    package: Path
+    cache: Path
+    bits: str
+
+    @property
+    def kernels(self) -> Path:
+        return self.package / "rope_numba" / "kernels"
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Installed:
+    """Return a copy of the package whose kernels have been compiled."""
+    package, cache = copied(tmp_path_factory.mktemp("installed") / "package"), tmp_path_factory.mktemp("compiled")
+    said = rotate(environment(cache, package), OBSERVE)
+    assert (said["good"], said["hits"]) == (True, 0)
+    assert said["file"] == str(package / "rope_numba" / "__init__.py")
+    return Installed(package, cache, said["bits"])
+
+
+def test_every_kernel_source_is_changed_below() -> None:
+    assert set(CHANGES) == {path.name for path in KERNELS.glob("*.py")}
+
+
+@pytest.mark.parametrize("file", CHANGES)
+def test_a_changed_source_never_runs_old_code(file: str, warm: Installed) -> None:
+    variables, old_files = environment(warm.cache, warm.package), names(warm.cache)
+    original = (warm.kernels / file).read_text()
+    try:
+        edit(warm.kernels, file)
+        changed = rotate(variables, OBSERVE)
+    finally:
+        (warm.kernels / file).write_text(original)
+    assert (changed["hits"], changed["misses"]) == (0, 2)
+    another = CHANGES[file][2]
+    assert changed["good"] or another
+    assert (changed["bits"] != warm.bits) == another
+    assert len(names(warm.cache) - old_files) == 4
+    again = rotate(variables, OBSERVE)  # the first code is still there
+    assert (again["bits"], again["hits"], again["misses"]) == (warm.bits, 2, 0)
+
+
+@pytest.mark.parametrize("file", ["panel.py", "told.py"])
+def test_a_process_whose_sources_change_under_it_leaves_no_old_code_behind(file: str, tmp_path: Path) -> None:
+    package, cache = copied(tmp_path / "package"), tmp_path / "cache"
+    # One has imported the kernels by the time of the change, the other only what a Rope is made of.
+    wait = 'print("ready", flush=True)\nsys.stdin.readline()\n'
+    codes = ("import rope_numba.kernels.launch\n", "rn.Rope(24)\n")
+    processes = [start(code + wait + OBSERVE, environment(cache, package)) for code in codes]
+    for process in processes:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    edit(package / "rope_numba" / "kernels", file)
+    early, late = map(end, processes)
+    assert early["good"]
+    assert early["folders"] == ["None"]
+    assert late["good"] != CHANGES[file][2]
+    fresh = rotate(environment(cache, package), OBSERVE)
+    cold = rotate(environment(tmp_path / "empty", package), OBSERVE)
+    assert fresh["bits"] == cold["bits"]
+
+
+def test_a_package_in_a_zip_file_never_runs_old_code(warm: Installed, tmp_path: Path) -> None:
+    package, archive = copied(tmp_path / "package"), tmp_path / "package.zip"
+    variables = environment(None, archive, HOME=str(tmp_path))
+    zipped(package, archive)
+    assert rotate(variables, OBSERVE)["bits"] == warm.bits
+    again = rotate(variables, OBSERVE)
+    assert (again["bits"], again["misses"]) == (warm.bits, 0)
+    edit(package / "rope_numba" / "kernels", "panel.py")
+    zipped(package, archive)
+    changed = rotate(variables, OBSERVE)
+    assert changed["hits"] == 0
+    assert changed["bits"] != warm.bits
+
+
+def test_another_version_of_numba_never_runs_old_code(warm: Installed, tmp_path: Path) -> None:
+    # Numba asks its own version too, but of an index that two versions may be writing.
+    assert rotate(environment(tmp_path), OBSERVE)["bits"] == warm.bits
+    files = names(tmp_path)
+    another = rotate(environment(tmp_path), 'import numba\nnumba.__version__ = "999.0"\n' + OBSERVE)
+    assert (another["bits"], another["hits"]) == (warm.bits, 0)
+    assert len(names(tmp_path)) == 2 * len(files)
+    assert rotate(environment(tmp_path), OBSERVE)["misses"] == 0
+
+
+def test_what_is_compiled_has_all_its_sources_in_the_folder_that_is_digested() -> None:
+    outside: dict[str, set[str]] = {}
+    for path in KERNELS.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.level > 1:
+                outside.setdefault(path.name, set()).update(alias.name for alias in node.names)
+            elif isinstance(node, ast.Import):
+                assert not any(alias.name.startswith("rope_numba") for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                assert not (node.module or "").startswith("rope_numba")
+    # launch.py decides in Python which kernel runs; it compiles nothing that is kept.
+    assert outside == {"launch.py": {"forks"}}
