@@ -39,32 +39,32 @@ class Rotation:
     """
 
     __slots__ = (
+        "_batch",
         "_engine",
         "_places",
+        "_rope",
         "_rows32",
         "_rows64",
         "_serial16",
         "_serial32",
+        "_tokens",
         "_told",
         "_way",
-        "batch",
-        "rope",
-        "tokens",
     )
 
     def __init__(self, rope: Any, engine: Engine, places: Places, way: int, tokens: int | None = None) -> None:
-        self.rope, self._engine, self._places, self._way = rope, engine, places, way
+        self._rope, self._engine, self._places, self._way = rope, engine, places, way
         self._told = engine.told
-        self.batch: int | None = None  # rows of a batch that positions were given for
+        self._batch: int | None = None
         if type(places) is tuple:
-            self.tokens = places[1] - places[0]
+            self._tokens = places[1] - places[0]
         else:
-            self.tokens = places.shape[-1]  # type: ignore[union-attr]
+            self._tokens = places.shape[-1]  # type: ignore[union-attr]
             if places.ndim > 1:  # type: ignore[union-attr]
-                self.batch = places.shape[-2]  # type: ignore[union-attr]
+                self._batch = places.shape[-2]  # type: ignore[union-attr]
                 self._told |= PER_ROW
         if tokens is not None:  # one position, for so many tokens
-            self.tokens, self._told = tokens, self._told | ONE_ROW
+            self._tokens, self._told = tokens, self._told | ONE_ROW
         self._rows32: Rows = engine.rows(places, FLOAT32, way)
         self._rows64: Rows | None = None  # made when the first float64 array comes
         self._use_entries()
@@ -126,21 +126,36 @@ class Rotation:
             self._carefully(q, k)
         return q if k is None else (q, k)
 
+    @property
+    def rope(self) -> Any:
+        """The `Rope` whose rotation this is."""
+        return self._rope
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens that positions were given for."""
+        return self._tokens
+
+    @property
+    def batch(self) -> int | None:
+        """The number of rows of a batch that positions were given for, or None where they serve every row."""
+        return self._batch
+
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self.rope, self._places, self._way, self.tokens if self._told & ONE_ROW else None)
+        return _unpickled, (self._rope, self._places, self._way, self._tokens if self._told & ONE_ROW else None)
 
     def __repr__(self) -> str:
         if isinstance(self._places, tuple):
-            where = f"offset={self._places[0]}, tokens={self.tokens}"
+            where = f"offset={self._places[0]}, tokens={self._tokens}"
         else:
             where = f"positions=<{' x '.join(map(str, self._places.shape))}>"
-        return f"{self.rope!r}.at({where})"
+        return f"{self._rope!r}.at({where})"
 
     def _use_entries(self) -> None:
         """Set the serial entries that a call may take without asking how large it is: one token, and no batch."""
         self._serial32: Sequence[Any] = ()
         self._serial16: Mapping[np.dtype[Any], Sequence[Any]] = {}
-        if self.tokens == 1 and self.batch is None:
+        if self._tokens == 1 and self._batch is None:
             self._serial32, self._serial16 = self._engine.serial32, self._engine.serial16
 
     def _quickly(self, q: Any, k: Any) -> bool:
@@ -169,7 +184,7 @@ class Rotation:
             return
         engine = self._engine
         storage, plain_q, plain_k = arrays.accept(
-            q, k, head_dim=engine.head_dim, order=engine.order, tokens=self.tokens, batch=self.batch
+            q, k, head_dim=engine.head_dim, order=engine.order, tokens=self._tokens, batch=self._batch
         )
         engine.remember(storage, q.dtype)
         self._use_entries()
@@ -203,8 +218,8 @@ class Rotation:
             tuple(as_array("out" if len(outs) == 1 else f"out[{i}]", out) for i, out in enumerate(outs)),
             head_dim=engine.head_dim,
             order=engine.order,
-            tokens=self.tokens,
-            batch=self.batch,
+            tokens=self._tokens,
+            batch=self._batch,
         )
         for x, target in moves:
             self._move(arrays.storage_of("q", x), x, arrays.storage_of("out", target), target)

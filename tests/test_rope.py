@@ -206,3 +206,12 @@ def test_one_position_for_each_row_of_a_batch_is_told_its_shape() -> None:
 
 def test_the_magnitude_is_at_hand() -> None:
     assert rn.Rope(4, frequencies=rn.Frequencies([1.0, 0.5], 1.25)).attention_factor == 1.25
+
+
+def test_what_a_rotation_says_of_itself_cannot_be_set() -> None:
+    rope = rn.Rope(8)
+    step = rope.at(positions=[[1, 2, 3], [4, 5, 6]])
+    assert (step.rope, step.tokens, step.batch) == (rope, 3, 2)
+    for name in ("rope", "tokens", "batch"):
+        with pytest.raises(AttributeError):
+            setattr(step, name, 1)

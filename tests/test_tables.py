@@ -162,7 +162,6 @@ def test_a_dropped_tables_memory_is_given_back_in_pieces_once_nobody_holds_its_r
 
 
 def test_tables_stay_under_their_bounds_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tables, "PAGE_BYTES", 4096)
     bound = (3 << 20) + (64 << 10)
     monkeypatch.setattr(tables, "TOTAL_BYTES", bound)
     ropes = [rn.Rope(128, theta=10_000.0 + n) for n in range(10)]

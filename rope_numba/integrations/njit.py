@@ -174,8 +174,6 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
     if kernels is not None and kernels.ready(3) and x.shape[2] <= WIDEST_HEAD:
         plain, told = x.view(np.ndarray), tell(ALONE, x.shape[2], 0)
         rows = np.stack((cos, sin), axis=1)[None]
-        if storage == "bf16":
-            rows[np.isnan(rows)] = np.nan  # of any other, rounding could make a number
         arrays = plain, plain[..., :0], rows
         if kernels.run(*arrays, told):
             _check_overlap(x)
