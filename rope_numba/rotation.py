@@ -191,8 +191,8 @@ class Rotation:
         self._rotate_checked(storage, plain_q, plain_k)
 
     def let_go(self) -> None:
-        """Hold rows of its own instead of a view of the table, which then can be dropped."""
-        self._rows32 = self._rows32.copy()
+        """Hold rows of its own, so that the table can be dropped, and no `Rope`, which holds this."""
+        self._rows32, self._rope = self._rows32.copy(), None
 
     def alone(self, name: str, x: Any, out: Any) -> Any:
         """Rotate one array, in place or into another; errors call it by the name given."""

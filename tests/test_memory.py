@@ -48,6 +48,7 @@ def test_tables_keep_to_their_bounds_whatever_positions_come(steps: list[Any]) -
             ("TABLE_BYTES", 64 << 10),
             ("TOTAL_BYTES", 192 << 10),
             ("MOST_TABLES", 5),
+            ("BEYOND_BYTES", 16 << 10),
         ):
             patch.setattr(tables, name, bound)
         for (kind, start, length), head_dim, scheme, double in steps:
