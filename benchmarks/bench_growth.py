@@ -62,7 +62,7 @@ def test_longest_step(benchmark: Any, walk: str) -> None:
             taken[position] = time.thread_time() - begin
 
     benchmark.group = "the longest of 2,000,000 steps"
-    gc.freeze()  # or Python's collector walks all objects of pytest within some steps: 5 to 7 ms
+    gc.freeze()  # so that no step's time holds a walk of Python's collector over pytest's own objects
     benchmark.pedantic(decode, rounds=1)
     gc.unfreeze()
     assert taken.sum() > 0.0
