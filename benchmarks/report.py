@@ -214,7 +214,11 @@ def growth_tables(found: Found) -> list[str]:
             row = found[key("prompt_past_the_reserve", asked=asked, tokens=tokens)]
             cells += [time(row["us"] / tokens), f"{row['contenders']['within']['ratio']:.2f}"]
         lines.append(cells)
-    head = ["32 layers, 32+8 x 128, past a table's reserve", "`rope(q, k, offset=n)`, a token", "/ within"]
+    head = [
+        f"{bench_growth.LAYERS} layers, 32+8 x 128, past a table's reserve",
+        "`rope(q, k, offset=n)`, a token",
+        "/ within",
+    ]
     parts.append(table([*head, "`rope.at` once, a token", "/ within"], lines))
 
     lines = []

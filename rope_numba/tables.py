@@ -30,7 +30,7 @@ AT_ONCE = 8  # blocks that a call fills for few tokens: a batch of 64 at places 
 TABLE_BYTES = 64 << 20  # memory reserved for one table; pages that are not filled cost nothing
 TOTAL_BYTES = 256 << 20  # filled memory of all tables together
 PIECE = 4 << 20  # of a dropped table, given back with each block that is filled: 64 MiB at once took 8 ms
-BEYOND_BYTES = 4 << 20  # of rows past the reserve, kept for the next call: a prompt's layers may ask one by one
+BEYOND_BYTES = 16 << 20  # of rows past the reserve, kept for the next call: a prompt's layers may ask one by one
 MOST_TABLES = 64  # reservations that may stand at once
 CHUNK_ANGLES = 16_384  # computed together: half as many took a fifth longer, as each NumPy call costs 0.5 us
 
