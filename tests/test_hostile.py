@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 import hypothesis
 import ml_dtypes
+import mpmath
 import numpy as np
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -304,14 +305,24 @@ def rope_of(settings: Settings) -> rn.Rope:
     return rn.Rope(settings.head_dim, **settings.keywords())
 
 
+@functools.lru_cache(1 << 16)
+def exactly(angle: float, factor: float) -> tuple[float, float]:
+    """Return an angle's cosine and sine times a factor, each rounded once."""
+    with mpmath.workprec(200):
+        return float(mpmath.cos(angle) * factor), float(mpmath.sin(angle) * factor)
+
+
 def rows_of(settings: Settings, positions: Arrays, way: str, double: bool) -> tuple[Arrays, Arrays]:
     """Return cosines and sines of (batch, tokens) positions, each rounded once from more digits than float64 has."""
     angles = positions.astype(np.float64)[..., None] * np.array(settings.inv_freq())
     factor = {"shift": 1.0, "inverse": 1.0 / settings.factor}.get(way, settings.factor)
-    wide = angles if double else angles.astype(np.longdouble)
-    cos, sin = np.cos(wide) * factor, np.sin(wide) * factor
-    if not double:
-        cos, sin = cos.astype(np.float32), sin.astype(np.float32)
+    if double:
+        cos, sin = np.moveaxis(
+            np.array([exactly(angle, factor) for angle in angles.flat]).reshape(*angles.shape, 2), -1, 0
+        )
+    else:
+        wide = angles.astype(np.longdouble)
+        cos, sin = ((row * factor).astype(np.float32) for row in (np.cos(wide), np.sin(wide)))
     return cos, -sin if way == "inverse" else sin
 
 

@@ -49,7 +49,7 @@ def test_parallel_work_has_the_bits_of_serial_work(layout: str) -> None:
 def test_the_cached_table_is_shared_by_head_width_and_theta() -> None:
     first, second = rn.Rope(128, theta=31_337.0), rn.Rope(128, theta=31_337.0, layout="half", order="htd")
     assert np.shares_memory(first.tables(10)[0], second.tables(10)[0])
-    held = first._engines[0].tables[np.dtype(np.float32), False]
+    held = first._engines[0].tables["f", 0]
     assert held is tables.table_for(second.frequencies, np.dtype(np.float32))
     assert not np.shares_memory(first.tables(10)[0], rn.Rope(64, theta=31_337.0).tables(10)[0])
     assert not np.shares_memory(first.tables(10)[0], rn.Rope(128, theta=31_338.0).tables(10)[0])
