@@ -87,6 +87,20 @@ def test_packed_qkv(benchmark: Any, tokens: int, dtype: str, layout: str, thread
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("tokens", [512, 4096])
+def test_partial_width(benchmark: Any, tokens: int, dtype: str, layout: str, threads: int) -> None:
+    """The first 64 of 128 channels, beside a stream over the same channels."""
+    q, k = array((tokens, 32, 128), dtype), array((tokens, 8, 128), dtype)
+    step = rn.Rope(128, rotary_dim=64, layout=layout).at(offset=0, tokens=tokens)
+    assert_last_token_is_rotated(step.rope, tokens - 1, k, lambda: step(q, k))
+    benchmark.group = f"64 of 128 channels: {tokens} tokens of 32+8 heads"
+    facts = {"case": "partial", "tokens": tokens, "dtype": dtype, "layout": layout}
+    contenders = {"stream": stream_of_columns(q.reshape(-1, 128), k.reshape(-1, 128), (0, 64, 0, 64), threads)}
+    measure(benchmark, lambda: step(q, k), contenders, threads=threads, **facts)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("head_dim", [48, 64, 80, 96, 112, 256, 512])
 def test_head_widths(benchmark: Any, head_dim: int, layout: str) -> None:
     """Every width beside 128 channels: as many bytes, to within a head."""

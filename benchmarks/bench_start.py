@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from measure import SECONDS
 
 import rope_numba
 
 ONCE = Path(__file__).parent / "once.py"
 HERE = {"PYTHONPATH": str(Path(rope_numba.__file__).parent.parent)}  # the package under test, installed or not
-PROCESSES = 5
+PROCESSES = 5 if SECONDS >= 1 else 1
 Environments = Iterator[dict[str, str]]
 
 

@@ -108,7 +108,7 @@ def rotation_table(found: Found, heads: str) -> str:
 
 
 def order_table(found: Found) -> str:
-    """Return ratios to the stream of heads before tokens, and of slices of a packed projection."""
+    """Return ratios to the stream: heads before tokens, slices of a packed projection, part of the channels."""
 
     def ratios(kind: str, **parameters: object) -> str:
         rows = (found[key(kind, layout=layout, **parameters)] for layout in LAYOUTS)
@@ -123,9 +123,10 @@ def order_table(found: Found) -> str:
                     ratios("rotation", case=case, dtype=dtype, heads="32+8 x 128", order="htd", threads=threads)
                 )
                 cells.append(ratios("packed_qkv", dtype=dtype, tokens=tokens, threads=threads))
+                cells.append(ratios("partial_width", dtype=dtype, tokens=tokens, threads=threads))
             lines.append(cells)
-    head = ["32+8 x 128", "htd", "packed q, k, v", "htd, all threads", "packed, all threads"]
-    return table(head, lines)
+    kinds = ("htd", "packed q, k, v", "64 of 128 channels")
+    return table(["32+8 x 128", *kinds, *(f"{kind}, all threads" for kind in kinds)], lines)
 
 
 def width_table(found: Found) -> str:
@@ -204,7 +205,12 @@ def growth_tables(found: Found) -> list[str]:
 
     rows = [(walk, found[key("longest_step", walk=walk)]) for walk in bench_growth.WALKS]
     lines = [[walk, *(time(row[name]) for name in ("us", "of_10000_us", "longest_us"))] for walk, row in rows]
-    head = ["2,000,000 decode steps from 0 on, processor time", "mean", "1 in 10,000 takes longer than", "longest"]
+    head = [
+        f"{bench_growth.STEPS:,} decode steps from 0 on, processor time",
+        "mean",
+        "1 in 10,000 takes longer than",
+        "longest",
+    ]
     parts.append(table(head, lines))
 
     lines = []
@@ -245,7 +251,8 @@ def loss_table(found: Found) -> str:
 
 def describe(row: dict[str, Any]) -> str:
     """Return in words what a row of the rotation timed."""
-    what = f"{row['tokens']} tokens packed" if row["case"] == "packed" else f"{row['case']}, {row['heads']}"
+    kinds = {"packed": "packed", "partial": "of 64 of 128 channels"}
+    what = f"{row['tokens']} tokens {kinds[row['case']]}" if row["case"] in kinds else f"{row['case']}, {row['heads']}"
     threads = "all threads" if row["threads"] > 1 else "one thread"
     return ", ".join([what, row["layout"], *([row["order"]] if row.get("order") == "htd" else []), threads])
 
@@ -274,7 +281,9 @@ def sections(data: dict[str, Any]) -> str:
     """Return all tables, with the method under them."""
     found = rows_of(data["benchmarks"])
     parts = [rotation_table(found, heads) for heads in bench_rotation.HEADS]
-    parts += ["Heads before tokens, and slices of a packed projection, as times the stream over the same memory:"]
+    parts += [
+        "Heads before tokens, slices of a packed projection, part of the channels, as times the stream over that memory:"
+    ]
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
     parts += [width_table(found), call_table(found)]
     parts += ["Keys of 512 tokens written into a cache as they are rotated, and 32,768 tokens shifted in it (8 x 128):"]
