@@ -282,7 +282,7 @@ def sections(data: dict[str, Any]) -> str:
     found = rows_of(data["benchmarks"])
     parts = [rotation_table(found, heads) for heads in bench_rotation.HEADS]
     parts += [
-        "Heads before tokens, slices of a packed projection, part of the channels, as times the stream over that memory:"
+        "Heads before tokens, slices of a packed projection, part of the channels, by the stream over that memory:"
     ]
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
     parts += [width_table(found), call_table(found)]
