@@ -13,7 +13,10 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 instructions")
+pytestmark = [
+    pytest.mark.process,
+    pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="reads x86-64 instructions"),
+]
 
 BASE = "+64bit,+cmov,+cx8,+fxsr,+mmx,+sse,+sse2"
 AVX2 = f"{BASE},+sse3,+ssse3,+sse4.1,+sse4.2,+popcnt,+avx,+avx2,+bmi,+bmi2,+f16c,+fma,+lzcnt,+movbe,+xsave"
@@ -41,10 +44,7 @@ json.dump(found, sys.stdout)
 """
 
 
-@pytest.fixture(
-    scope="module",
-    params=[name if name == "AVX2" else pytest.param(name, marks=pytest.mark.process) for name in PROCESSORS],
-)
+@pytest.fixture(scope="module", params=PROCESSORS)
 def emitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, dict[str, Any]]:
     """Return the widest register's name, and for each kernel its instructions and whether it checks for overlaps."""
     name, features, register = PROCESSORS[request.param]

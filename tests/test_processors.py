@@ -185,6 +185,7 @@ def test_tables_have_the_same_bits_whatever_numpy_and_the_c_library_use() -> Non
         assert numpys != numpys_plain  # the switches do what they say
 
 
+@pytest.mark.process
 @pytest.mark.skipif(not X86, reason="these are processors of x86")
 def test_without_half_instructions_all_four_types_have_numpys_bits() -> None:
     code = """
