@@ -125,10 +125,8 @@ def markdown(table: Table, all_threads: tuple[int, ...]) -> str:
     """Return the whole table; where there are two figures in a cell, they are of one thread and of all."""
     names = [name for name in peers.PEERS if any((name, all_threads[0]) in row for row in table.values())]
     rest = [name for name in names if name not in ("rope_numba", "stream")]
-    lines = [
-        "| 32+8 x 128 | rope_numba, µs | / stream | times the best other's speed | " + " | ".join(rest) + " |",
-        "| --- | ---: | ---: | ---: |" + " ---: |" * len(rest),
-    ]
+    head = ["heads 32+8 x 128 unless named", "rope_numba, µs", "/ stream", "times the best other's speed", *rest]
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " ---: |" * (len(head) - 1)]
     for (case, dtype, layout), row in table.items():
         ours = [row["rope_numba", threads] for threads in all_threads]
         bests = [min(others_of(row, threads).values()) for threads in all_threads]
@@ -191,7 +189,7 @@ def draw(table: Table, threads: int, file: Path) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, panels = pyplot.subplots(1, len(DTYPES), figsize=(15, 5), sharey=True)
+    figure, panels = pyplot.subplots(1, len(DTYPES), figsize=(15, 6), sharey=True, layout="constrained")
     cases = [case for case, (_, heads, _, _) in CASES.items() if heads == 32]
     tokens = [CASES[case][0] for case in cases]
     for panel, dtype in zip(panels, DTYPES, strict=True):
@@ -205,7 +203,7 @@ def draw(table: Table, threads: int, file: Path) -> None:
                 panel.plot(
                     tokens,
                     taken,
-                    "k:" if limit else style,
+                    ":" if limit else style,
                     color="black" if limit else f"C{number}",
                     linewidth=3 if name == "rope_numba" else 1.5,
                     marker="" if limit else "o",
@@ -214,9 +212,8 @@ def draw(table: Table, threads: int, file: Path) -> None:
                 )
         panel.set(title=dtype, xscale="log", yscale="log", xlabel="tokens (32+8 heads of 128 channels)")
         panel.grid(alpha=0.3)
-        panel.legend(fontsize=7)
     panels[0].set_ylabel(f"µs per token, {'one thread' if threads == 1 else f'{threads} threads'}; less is better")
-    figure.tight_layout()
+    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=110)
 
