@@ -68,7 +68,7 @@ def test_longest_step(benchmark: Any, walk: str) -> None:
     gc.unfreeze()
     assert taken.sum() > 0.0
     longest = {"longest_us": taken.max() * 1e6, "of_10000_us": float(np.quantile(taken, 0.9999)) * 1e6}
-    benchmark.extra_info.update(case="growth", walk=walk, us=float(taken.mean()) * 1e6, **longest)
+    benchmark.extra_info.update(case="growth", walk=walk, steps=tokens, us=float(taken.mean()) * 1e6, **longest)
 
 
 @pytest.mark.parametrize("asked", ["by every layer", "once, rope.at"])
