@@ -190,7 +190,7 @@ def sizes():
             for what, value in vars(module).items():
                 if isinstance(value, (dict, list, set)):
                     found[name, what] = len(value)
-                elif hasattr(value, "cache_info") and what != "_pi":  # by an exponent of float64: some 2,000 at most
+                elif hasattr(value, "cache_info") and what != "pi":  # by an exponent of float64: some 2,000 at most
                     found[name, what] = value.cache_info().currsize
     return found
 for n in range(400):
