@@ -185,7 +185,8 @@ statuses = [status_of_child(child) for _ in range(25)]
 done.set(); [t.join() for t in threads]
 print(statuses, wrong)
 """
-    assert run(code, with_layer(layer, warm_cache)) == f"{[0] * 25} []"
+    # TBB says on the standard output that it could not join its threads; what counts is how the children ended.
+    assert run(code, with_layer(layer, warm_cache)).splitlines()[-1] == f"{[0] * 25} []"
 
 
 @pytest.mark.process
