@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers import needs_jit
 from processes import FOREIGN, LAYERS, PREPARE, run, with_layer
 
 
@@ -263,6 +264,7 @@ print(in_a_child_forked_while_another_thread_compiles(work), right(large))
     assert run(WHILE_COMPILING + code, warm_cache) == "0 True"
 
 
+@needs_jit
 def test_such_a_child_uses_what_was_compiled_before_and_numpy_for_the_rest(warm_cache: dict[str, str]) -> None:
     code = """
 assert right(small)
@@ -275,6 +277,7 @@ print(in_a_child_forked_while_another_thread_compiles(work), forks.forked(), for
     assert run(WHILE_COMPILING + code, warm_cache) == "0 False True"
 
 
+@needs_jit
 def test_a_fork_while_another_package_is_imported_leaves_loaded_kernels_in_use(
     warm_cache: dict[str, str], tmp_path: Path
 ) -> None:

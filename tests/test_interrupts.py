@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from helpers import needs_jit
 from processes import run
 
 INTERRUPTED = """
@@ -96,6 +97,7 @@ def test_interrupts_of_long_rotations_tear_nothing_and_hold_no_lock(warm_cache: 
     assert run("SEED, TIMES = 1, 100\n" + INTERRUPTED + ROTATIONS, warm_cache) == "True 0 True True"
 
 
+@needs_jit
 def test_an_interrupt_of_a_long_rotation_tears_nothing(warm_cache: dict[str, str]) -> None:
     assert run("SEED, TIMES = 2, 20\n" + INTERRUPTED + ROTATIONS, warm_cache) == "True 0 True True"
 

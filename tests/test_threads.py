@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from helpers import needs_jit
 from processes import FOREIGN, LAYERS, run, with_layer
 
 # 8 threads x 2,000 calls. What each call must give is computed by NumPy before Numba is imported, so that the first
@@ -194,6 +195,7 @@ print(len(kernels_for("f32", "half")._parallel))
     assert run(code, warm_cache, **setting) == "0"
 
 
+@needs_jit
 def test_a_decode_step_starts_no_threads(warm_cache: dict[str, str]) -> None:
     code = """
 assert right(small)
