@@ -92,16 +92,22 @@ def test_decoding_past_the_reserve_computes_a_block_now_and_then(monkeypatch: py
     assert calls == [tables.BLOCK] * 3
 
 
-def test_a_step_of_many_sequences_fills_few_blocks_and_later_steps_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+def counted(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list that notes of how many positions rows are computed from now on, call by call."""
     calls: list[int] = []
     compute = tables.compute
 
-    def counted(positions: NDArray[np.int64], *others: Any) -> Any:
+    def compute_and_count(positions: NDArray[np.int64], *others: Any) -> Any:
         calls.append(len(positions))
         return compute(positions, *others)
 
-    monkeypatch.setattr(tables, "compute", counted)
+    monkeypatch.setattr(tables, "compute", compute_and_count)
+    return calls
+
+
+def test_a_step_of_many_sequences_fills_few_blocks_and_later_steps_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    compute, calls = tables.compute, counted(monkeypatch)
     positions = np.arange(64)[:, None] * 1000
     computed = []
     for step in range(10):
@@ -119,14 +125,7 @@ def test_a_step_of_many_sequences_fills_few_blocks_and_later_steps_the_others(mo
 
 def test_a_prompt_past_the_reserve_is_computed_once_for_all_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     rope = rn.Rope(128, backend="numpy")
-    calls: list[int] = []
-    compute = tables.compute
-
-    def counted(positions: NDArray[np.int64], *others: Any) -> Any:
-        calls.append(len(positions))
-        return compute(positions, *others)
-
-    monkeypatch.setattr(tables, "compute", counted)
+    compute, calls = tables.compute, counted(monkeypatch)
     for first in (10_000_001, -700):
         calls.clear()
         rows = [rope.at(offset=first, tokens=600)._rows32 for _ in range(3)]
