@@ -23,6 +23,8 @@ __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Place
 # (streams, batch, tokens).
 Places = tuple[int, int] | NDArray[np.int64]
 
+Entries = tuple[Sequence[Any], Sequence[Any]]
+
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
 
@@ -35,6 +37,8 @@ class Engine:
 
     __slots__ = (
         "backend",
+        "entries16",
+        "entries32",
         "frequencies",
         "head_dim",
         "kernels",
@@ -42,8 +46,6 @@ class Engine:
         "layout_out",
         "order",
         "rotary_offset",
-        "serial16",
-        "serial32",
         "tables",
         "told",
     )
@@ -70,10 +72,11 @@ class Engine:
             frequencies if plain else frequencies.replaced(attention_factor=1.0 / factor),
             frequencies if plain else frequencies.replaced(attention_factor=1.0),
         )
-        # Kernels that have been used, by the arrays' dtype; their serial entries once more, for one look-up less.
+        # Kernels that have been used, by the arrays' dtype; once more what a call of float32, and of the 16-bit dtype
+        # that came last, may take by the number of axes: for any work, and for one token.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
-        self.serial32: Sequence[Any] = ()
-        self.serial16: dict[np.dtype[Any], Sequence[Any]] = {}
+        self.entries32: Entries = ((), ())
+        self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, ((), ()))
 
     def rows(self, places: Places, dtype: np.dtype[Any], way: int) -> Rows:
         """Return the rows of some positions in float32 or float64."""
@@ -129,6 +132,6 @@ class Engine:
             return
         self.kernels[dtype] = kernels
         if storage == "f32":
-            self.serial32 = kernels.small
+            self.entries32 = kernels.entries
         elif storage != "f64":
-            self.serial16[dtype] = kernels.small
+            self.entries16 = dtype, kernels.entries

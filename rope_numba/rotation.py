@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -41,12 +40,12 @@ class Rotation:
     __slots__ = (
         "_batch",
         "_engine",
+        "_entries16",
+        "_entries32",
         "_places",
         "_rope",
         "_rows32",
         "_rows64",
-        "_serial16",
-        "_serial32",
         "_tokens",
         "_told",
         "_way",
@@ -112,16 +111,20 @@ class Rotation:
         # rotated. In every other case nothing has been written yet, and the next way is tried.
         try:
             if type(q) is _ndarray and type(k) is _ndarray:
-                if q.dtype is FLOAT32 and k.dtype is FLOAT32:
-                    if not self._serial32[q.ndim](q, k, self._rows32, self._told):
-                        return q, k
-                elif q.dtype is k.dtype and q.itemsize == 2:
-                    serial = self._serial16[q.dtype][q.ndim]
-                    # getfield: a view of the same memory, 80 ns sooner than view().
-                    if not serial(q.getfield(_uint16), k.getfield(_uint16), self._rows32, self._told):
-                        return q, k
+                dtype = q.dtype
+                if dtype is k.dtype:
+                    if dtype is FLOAT32:
+                        if not self._entries32[q.ndim](q, k, self._rows32, self._told):
+                            return q, k
+                    else:
+                        known, entries = self._entries16
+                        # getfield: a view of the same memory, 80 ns sooner than view().
+                        if dtype is known and not entries[q.ndim](
+                            q.getfield(_uint16), k.getfield(_uint16), self._rows32, self._told
+                        ):
+                            return q, k
         except (TypeError, LookupError):
-            pass  # a read-only array, another number of axes, more than one token, a dtype not met before
+            pass  # a read-only array, another number of axes, a dtype not met before
         if self._quickly(q, k):
             self._carefully(q, k)
         return q if k is None else (q, k)
@@ -152,11 +155,12 @@ class Rotation:
         return f"{self._rope!r}.at({where})"
 
     def _use_entries(self) -> None:
-        """Set the serial entries that a call may take without asking how large it is: one token, and no batch."""
-        self._serial32: Sequence[Any] = ()
-        self._serial16: Mapping[np.dtype[Any], Sequence[Any]] = {}
-        if self._tokens == 1 and self._batch is None:
-            self._serial32, self._serial16 = self._engine.serial32, self._engine.serial16
+        """Take the entries for 32 and 16 bits that the engine knows by now."""
+        one_token = self._tokens == 1 and self._batch is None
+        self._entries32 = self._engine.entries32[one_token]
+        # In one piece, as other threads may be calling: the dtype, and what it is for.
+        dtype, entries = self._engine.entries16
+        self._entries16 = dtype, entries[one_token]
 
     def _quickly(self, q: Any, k: Any) -> bool:
         """Let the compiled entry look at plain arrays; false if it has rotated them."""

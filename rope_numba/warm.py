@@ -33,7 +33,7 @@ def warmup(
     axes : sequence of int
         Numbers of axes that arrays will have: 2, 3 or 4.
     parallel : bool
-        Those for large work too, where more than one thread may run. This starts Numba's threads.
+        What shares large work out among threads too, where more than one may run. This starts Numba's threads.
 
     Raises
     ------
@@ -61,7 +61,6 @@ def warmup(
     if launch is None or not forks.can_compile():
         return
     for dtype, layout, rank in itertools.product(dtypes, layouts, axes):
-        kernels = launch.kernels_for(STORAGES[dtype], layout)
-        kernels.compiled(rank)
-        if parallel and launch.may_launch():
-            kernels.parallel(rank)
+        launch.kernels_for(STORAGES[dtype], layout).compiled(rank)
+    if parallel and launch.may_launch():
+        launch.launcher()

@@ -36,7 +36,7 @@ from rope_numba.kernels.panel import HALF, INTERLEAVED
 found = {}
 for storage, name in enumerate(("f32", "f64", "f16", "bf16")):
     for layout in (INTERLEAVED, HALF):
-        entry = make_entry(storage, layout, 3, parallel=False)
+        entry = make_entry(storage, layout, 3)
         (assembly,), (code,) = entry.inspect_asm().values(), entry.inspect_llvm().values()
         row = assembly.partition("\\nrotate_row:")[2].partition(".size\\trotate_row")[0]
         found[f"{name} {'half' if layout == HALF else 'interleaved'}"] = row, "memcheck" in code

@@ -176,15 +176,18 @@ ARROWS: dict[str, set[str]] = {
         "kernels.geometry",
         "kernels.panel",
         "kernels.row",
+        "kernels.share",
         "kernels.storage",
         "kernels.told",
     },
+    "kernels.share": {"kernels.compile"},
     "kernels.carry": {"kernels.__init__", "kernels.panel", "kernels.storage"},
     "kernels.move": {
         "kernels.carry",
         "kernels.compile",
         "kernels.entry",
         "kernels.panel",
+        "kernels.share",
         "kernels.storage",
         "kernels.told",
     },
@@ -194,6 +197,7 @@ ARROWS: dict[str, set[str]] = {
         "kernels.entry",
         "kernels.move",
         "kernels.panel",
+        "kernels.share",
         "kernels.storage",
         "kernels.told",
     },
@@ -207,7 +211,14 @@ ARROWS: dict[str, set[str]] = {
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {
     "numba": {name for name in ARROWS if name.startswith("kernels.")} - {"kernels.told"} | {"integrations.overloads"},
-    "llvmlite": {"kernels.carry", "kernels.compile", "kernels.storage", "kernels.panel", "kernels.row"},
+    "llvmlite": {
+        "kernels.carry",
+        "kernels.compile",
+        "kernels.storage",
+        "kernels.panel",
+        "kernels.row",
+        "kernels.share",
+    },
     "matplotlib": {"plots"},
     "gguf": set(),  # GGUF files are read without it, and tested with it
 }

@@ -26,13 +26,11 @@ def test_large_work_is_serial_while_another_thread_launches(monkeypatch: pytest.
     assert q.size > 2 * launch.ELEMENTS_PER_THREAD
     expected = q.copy()
     rn.Rope(128, backend="numpy")(expected, offset=7)
-    compiled = launch.Movers.compiled
 
     def not_now(*_: Any) -> Any:
         raise AssertionError("a second launch")
 
-    monkeypatch.setattr(launch.Kernels, "parallel", not_now)
-    monkeypatch.setattr(launch.Movers, "compiled", lambda self, wide: not_now() if wide else compiled(self, wide))
+    monkeypatch.setattr(launch, "_launcher", not_now)
     with launch._launching:
         out = rn.Rope(128)(q, offset=7, out=q.copy() if way == "out" else None)
     assert_same_bits(out, expected)

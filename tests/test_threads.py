@@ -12,7 +12,7 @@ MIXED = """
 import itertools
 KINDS = (  # dtype, layout, order, shapes of q and k
     ("float32", "half", "thd", (1, 9, 64), (1, 3, 64)),
-    ("float32", "half", "thd", (70, 40, 128), (70, 8, 128)),  # large enough for the parallel kernel
+    ("float32", "half", "thd", (70, 40, 128), (70, 8, 128)),  # large enough for threads
     ("float32", "half", "htd", (2, 4, 5, 64), (2, 2, 5, 64)),
     ("float16", "interleaved", "thd", (1, 32, 128), (1, 8, 128)),
     ("float16", "interleaved", "htd", (40, 90, 128), (8, 90, 128)),
@@ -184,15 +184,13 @@ print(right(large), right(small))
 
 
 @pytest.mark.parametrize("setting", [{"NUMBA_NUM_THREADS": "1"}, {"NUMBA_THREADING_LAYER": "workqueue"}])
-def test_no_parallel_kernel_is_compiled_where_none_can_be_used(
-    setting: dict[str, str], warm_cache: dict[str, str]
-) -> None:
+def test_no_launcher_is_compiled_where_none_can_be_used(setting: dict[str, str], warm_cache: dict[str, str]) -> None:
     code = """
-from rope_numba.kernels.launch import kernels_for
+from rope_numba.kernels import launch
 assert right(large)
-print(len(kernels_for("f32", "half")._parallel))
+print(launch._launcher)
 """
-    assert run(code, warm_cache, **setting) == "0"
+    assert run(code, warm_cache, **setting) == "None"
 
 
 @needs_jit

@@ -41,19 +41,20 @@ CHANGES: dict[str, tuple[str, str, bool]] = {
     "__init__.py": ("return None if launch.JIT_DISABLED", "return None if not launch or launch.JIT_DISABLED", False),
     "carry.py": ("new_low = builder.fsub(", "new_low = builder.fadd(", True),
     "compile.py": ('"error_model": "numpy"', '"error_model": "python"', False),
-    "entry.py": ("DONE = 0", "DONE = 2", True),
+    "entry.py": ("extent = (batch, tokens,", "extent = (batch, tokens - 1,", True),
     "geometry.py": ("return bits % itemsize == 0", "return bits % itemsize != 0", True),
     "launch.py": ("CHUNKS_PER_THREAD = 4", "CHUNKS_PER_THREAD = 8", False),
     "move.py": ("copies = x_address != out_address", "copies = x_address == out_address", True),
     "panel.py": ("new_high = self.builder.fadd(", "new_high = self.builder.fsub(", True),
-    "row.py": ("builder.call(row, arguments[2:])", "arguments[2:]", True),
+    "row.py": ("rotate_panel(width, builder.and_(pairs, _constant(-2 * width)))", "pass", True),
+    "share.py": ("DONE = 0", "DONE = 3", True),
     "storage.py": (
         "    lanes = value.type.count\n",
         "    lanes, value = value.type.count, builder.fneg(value)\n",
         True,
     ),
     # Old code would look for every number in the wrong place.
-    "told.py": ("OFFSET, HEAD_DIM, CHUNKS = 5, 25, 45", "OFFSET, HEAD_DIM, CHUNKS = 6, 26, 46", False),
+    "told.py": ("OFFSET, HEAD_DIM = 6, 26", "OFFSET, HEAD_DIM = 7, 27", False),
 }
 
 

@@ -27,6 +27,15 @@ def test_only_what_is_asked_for_is_compiled(cold_cache: dict[str, str]) -> None:
 
 
 @needs_jit
+def test_threads_take_one_function_more_for_all_kernels(cold_cache: dict[str, str]) -> None:
+    from rope_numba.kernels.launch import may_launch
+
+    code = "import rope_numba as rn; rn.warmup(dtypes=['float16', 'float32'], layouts=['half'])"
+    more = {"share_out"} if may_launch() else set()
+    assert compiled_by(code, cold_cache) == {"rotate_f16_half_3d", "rotate_f32_half_3d"} | more
+
+
+@needs_jit
 def test_a_call_after_it_compiles_nothing(cold_cache: dict[str, str]) -> None:
     code = """
 import numpy as np, rope_numba as rn

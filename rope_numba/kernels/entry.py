@@ -1,25 +1,19 @@
-"""The compiled entry: look at shapes, strides and addresses before the first write, then rotate.
-
-One function serves all: jitted plain it is the serial kernel, jitted with parallel=True its chunks run on threads.
-"""
+"""The compiled entry: look at shapes, strides and addresses before the first write, then rotate."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
-from numba import int64, prange, types
+from numba import int64, types
 
 from .compile import compile_kernel
 from .geometry import aligned, apart, axes, nested
 from .panel import INTERLEAVED
-from .row import rotate_row
+from .row import call_row, row_address
+from .share import ASK, DONE, planned
 from .storage import BF16, F16, F32, F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
-from .told import ALONE, CHUNKS, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, TRUSTED, WIDEST_HEAD
-
-# What the entry answers.
-DONE = 0  # rotated
-ASK = 1  # nothing was written: the call is wrong, or too unusual for the quick tests here; arrays.py decides
+from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, TRUSTED, WIDEST_HEAD
 
 # Where heads lie outside tokens, these many heads of these many tokens are walked together: few enough runs of memory
 # for the processor to follow and for the ways of a cache, long enough runs to be fetched ahead, and tables that stay
@@ -31,18 +25,53 @@ BLOCK_TOKENS = 64
 NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.uint16, BF16: types.uint16}
 
 
-def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Callable[..., int]:
+def walk(numbers: Any, chunk: int, chunks: int) -> None:
+    """Rotate one share of the tokens; where there are too few of them, a share of the heads."""
+    (batch, tokens, heads, k_heads, block, groups) = numbers[:6]
+    (row, pairs, table, sines, table_batch, table_token) = numbers[6:12]
+    (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head) = numbers[12:]
+    first, stop, first_group, stop_group = 0, batch * tokens, 0, groups
+    if stop < chunks:
+        groups, first_group, stop_group = chunks, chunk, chunk + 1
+    elif chunks > 1:
+        first, stop = stop * chunk // chunks, stop * (chunk + 1) // chunks
+    b = first // tokens
+    start = first - b * tokens
+    while first < stop:
+        count = min(block, tokens - start, stop - first)
+        for group in range(first_group, stop_group):
+            low, high, k_low, k_high = 0, heads, 0, k_heads
+            if groups > 1:
+                low, high = heads * group // groups, heads * (group + 1) // groups
+                k_low, k_high = k_heads * group // groups, k_heads * (group + 1) // groups
+            cos = table + b * table_batch + start * table_token
+            q_row = q_block + b * q_batch + start * q_token + low * q_head
+            k_row = k_block + b * k_batch + start * k_token + k_low * k_head
+            for _ in range(count):
+                call_row(row, pairs, cos, cos + sines, q_row, high - low, q_head, k_row, k_high - k_low, k_head)  # type: ignore[call-arg]
+                cos += table_token
+                q_row += q_token
+                k_row += k_token
+        first += count
+        start += count
+        if start == tokens:
+            b, start = b + 1, 0
+
+
+_do_or_plan: Callable[..., int] = planned(walk)  # one for all entries: Numba works it out once per process
+
+
+def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
     """Compile the entry for one storage, layout and rank of the arrays.
 
     The compiled function takes (q, k, rows, told): rows of shape (batch or 1, tokens, 2, pairs), cos and then sin, and
-    what `told.tell` says. 16-bit arrays come as uint16.
+    what `told.tell` says. 16-bit arrays come as uint16. It answers DONE, ASK or the address of a plan.
     """
     itemsize, table_itemsize = ITEMSIZE[storage], TABLE_ITEMSIZE[storage]
 
     def entry(q: Any, k: Any, rows: Any, told: int) -> int:
         rotary_offset = (told >> OFFSET) & WIDEST_HEAD
         head_dim = (told >> HEAD_DIM) & WIDEST_HEAD
-        chunks = told >> CHUNKS
         q_axes, k_axes = axes(q, told & HEAD_MAJOR), axes(k, told & HEAD_MAJOR)
         batch, tokens, heads, q_batch, q_token, q_head = q_axes
         k_rows, k_tokens, k_heads, k_batch, k_token, k_head = k_axes
@@ -81,46 +110,14 @@ def make_entry(storage: int, layout: int, rank: int, *, parallel: bool) -> Calla
         groups, block = 1, tokens
         if tokens > 1 and abs(q_head) > abs(q_token):
             groups, block = (heads + k_heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS
-        # Each chunk takes a share of the tokens; where there are too few of them, a share of the heads.
-        all_tokens = batch * tokens
-        by_heads = all_tokens < chunks
-        if by_heads:
-            groups = chunks
-        for chunk in prange(chunks):
-            part: Any = int64(chunk)  # prange counts unsigned, and int64 with uint64 would make float64
-            first, stop, first_group, stop_group = 0, all_tokens, 0, groups
-            if by_heads:
-                first_group, stop_group = part, part + 1
-            elif chunks > 1:
-                first, stop = all_tokens * part // chunks, all_tokens * (part + 1) // chunks
-            b = first // tokens
-            start = first - b * tokens
-            while first < stop:
-                count = min(block, tokens - start, stop - first)
-                for group in range(first_group, stop_group):
-                    low, high, k_low, k_high = 0, heads, 0, k_heads
-                    if groups > 1:
-                        low, high = heads * group // groups, heads * (group + 1) // groups
-                        k_low, k_high = k_heads * group // groups, k_heads * (group + 1) // groups
-                    cos = table + b * table_batch + start * table_token
-                    q_row = q_block + b * q_batch + start * q_token + low * q_head
-                    k_row = k_block + b * k_batch + start * k_token + k_low * k_head
-                    for _ in range(count):
-                        sin = cos + pairs * table_itemsize
-                        rotate_row(  # type: ignore[call-arg]
-                            storage, layout, pairs, cos, sin, q_row, high - low, q_head, k_row, k_high - k_low, k_head
-                        )
-                        cos += table_token
-                        q_row += q_token
-                        k_row += k_token
-                first += count
-                start += count
-                if start == tokens:
-                    b, start = b + 1, 0
-        return DONE
+        extent = (batch, tokens, heads, k_heads, block, groups)
+        rotate: Any = row_address(storage, layout)  # type: ignore[call-arg]
+        turn = (rotate, pairs, table, pairs * table_itemsize, table_batch, table_token)
+        places = (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head)
+        return _do_or_plan(extent + turn + places, told & SHARED)
 
     name = f"rotate_{NAMES[storage]}_{'interleaved' if layout == INTERLEAVED else 'half'}_{rank}d"
     array = types.Array(NUMBERS[storage], rank, "A")
     table: Any = types.Array(types.float64 if storage == F64 else types.float32, 4, "C")
     signature = types.int64(array, array, table, types.int64)
-    return compile_kernel(entry, f"{name}_parallel" if parallel else name, signature, parallel=parallel)
+    return compile_kernel(entry, name, signature)

@@ -1,8 +1,8 @@
-"""Serial or parallel, now: which compiled entry a call takes.
+"""Serial or parallel, now: whether a call's work is shared out among threads.
 
 A parallel launch costs microseconds, aborts the process where two threads make one under Numba's workqueue layer, and
 ends a forked child under OpenMP. So it is made for large work only, by one thread at a time (whoever finds the lock
-taken runs the serial kernel), and never under workqueue or in a forked child.
+taken does all of its work), and never under workqueue or in a forked child.
 """
 
 from __future__ import annotations
@@ -14,14 +14,16 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
+from numba.np.ufunc import parallel
 from numpy.typing import NDArray
 
 from .. import forks
-from .entry import ASK, make_entry
+from .entry import make_entry
 from .move import Mover, make_mover
 from .panel import HALF, INTERLEAVED
+from .share import ASK, FAILED, make_launcher
 from .storage import NAMES
-from .told import MOST_CHUNKS, with_chunks
+from .told import SHARED
 
 # One thread does less than twice this many elements of q and k together; more work takes a thread for each so many.
 ELEMENTS_PER_THREAD = 1 << 17
@@ -36,6 +38,8 @@ JIT_DISABLED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 _launching = threading.Lock()
 _compiling = threading.RLock()
+_count_threads: Callable[[], int] = get_num_threads  # 1.1 us; what it asks in its turn 0.2, once threads are started
+_launcher: Callable[[int, int], int] | None = None
 _layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
 
@@ -46,24 +50,16 @@ class Kernels:
         self.storage, self.layout = storage, layout
         self._uncompiled: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
         self.serial: list[Entry] = self._uncompiled.copy()
-        self.small: list[Entry] = self.serial[:4]  # those for arrays without a batch
-        self._parallel: dict[int, Entry] = {}
+        # What a call may take without another question: for work of any size, and for one token and no batch.
+        self.entries = [self.run] * 5, self.serial[:4]
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
-        answer: int = _share_out(q.size + k.size, self.serial[q.ndim], self.parallel, q.ndim, (q, k, rows), told)
-        return answer
+        return _share_out(q.size + k.size, self.serial[q.ndim], q, k, rows, told)
 
     def ready(self, rank: int) -> bool:
         """Tell whether the serial entry for arrays of so many axes is compiled, or can be."""
         return forks.can_compile() or self.serial[rank] is not self._uncompiled[rank]
-
-    def parallel(self, rank: int) -> Entry:
-        """Return the parallel entry for arrays of so many axes."""
-        with _compiling:
-            if rank not in self._parallel:
-                self._parallel[rank] = make_entry(self.storage, self.layout, rank, parallel=True)
-            return self._parallel[rank]
 
     def _first_call(self, rank: int) -> Entry:
         """Return what stands for a serial entry until it is compiled."""
@@ -79,61 +75,73 @@ class Kernels:
         """Return the serial entry for arrays of so many axes."""
         with _compiling:
             if self.serial[rank] is self._uncompiled[rank]:
-                self.serial[rank] = make_entry(self.storage, self.layout, rank, parallel=False)
-                self.small[:] = self.serial[:4]
+                self.serial[rank] = make_entry(self.storage, self.layout, rank)
+                self.entries[1][:] = self.serial[:4]
             return self.serial[rank]
 
 
 class Movers:
-    """The compiled entries from one storage and layout into another; compiled when first called."""
+    """The compiled entry from one storage and layout into another; compiled when first called."""
 
     def __init__(self, source: int, target: int, layout_in: int, layout_out: int) -> None:
         self.kind = source, target, layout_in, layout_out
-        self._compiled: dict[bool, Mover] = {}
+        self._compiled: Mover | None = None
 
     def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], told: int) -> None:
         """Rotate x into out, both of four axes, on one thread or on several."""
-        _share_out(x.size, self.compiled(False), self.compiled, True, (x, out, rows), told)
+        if _share_out(x.size, self.compiled(), x, out, rows, told) == FAILED:
+            raise MemoryError("no memory to hold a head while it is rotated into another layout")
 
     def ready(self) -> bool:
-        """Tell whether the serial entry is compiled, or can be."""
-        return forks.can_compile() or False in self._compiled
+        """Tell whether the entry is compiled, or can be."""
+        return forks.can_compile() or self._compiled is not None
 
-    def compiled(self, parallel: bool) -> Mover:
-        """Return the serial or the parallel entry."""
+    def compiled(self) -> Mover:
+        """Return the entry."""
         with _compiling:
-            if parallel not in self._compiled:
-                self._compiled[parallel] = make_mover(*self.kind, parallel=parallel)
-            return self._compiled[parallel]
+            if self._compiled is None:
+                self._compiled = make_mover(*self.kind)
+            return self._compiled
 
 
-def _share_out(
-    elements: int, serial: Callable[..., Any], parallel: Callable[[Any], Any], which: Any, arrays: Any, told: int
-) -> Any:
-    """Call a serial entry, or the parallel one that `parallel(which)` returns, as size and moment ask."""
+def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], told: int) -> int:
+    """Call an entry, for all of the work or for a plan that is launched, as size and moment ask."""
     wanted = elements // ELEMENTS_PER_THREAD
     # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held. Two
     # threads that find it free at once launch one after the other.
     if wanted > 1 and may_launch() and not _launching.locked():
         with _launching:
-            most = get_num_threads()  # 0.9 us; compiled 0.1, but every process would compile it: 0.2 s
+            most = _count_threads()
             threads = min(most, wanted)
             if threads > 1:
-                # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
-                chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
-                return parallel(which)(*arrays, with_chunks(told, min(chunks, MOST_CHUNKS)))
-    return serial(*arrays, told)
+                answer = entry(x, y, rows, told | SHARED)
+                if answer > FAILED:
+                    # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
+                    chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
+                    answer = launcher()(answer, chunks)
+                return answer
+    return entry(x, y, rows, told)
+
+
+def launcher() -> Callable[[int, int], int]:
+    """Return the function that carries out plans."""
+    global _launcher
+    if _launcher is None:
+        with _compiling:
+            _launcher = _launcher or make_launcher()
+    return _launcher
 
 
 def may_launch() -> bool:
     """Tell whether a parallel launch can do no harm here. The first answer starts Numba's threads."""
-    global _layer
+    global _layer, _count_threads
     if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
         return False
     if _layer is None:
         try:
             get_num_threads()  # Numba chooses its layer as it starts its threads, and cannot be asked before
             _layer = layer()
+            _count_threads = getattr(parallel, "_get_num_threads", get_num_threads)
         except ValueError:  # no layer that the settings allow can be loaded
             _layer = "none"
     return _layer not in ("none", "workqueue")

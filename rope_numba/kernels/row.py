@@ -44,18 +44,61 @@ def rotate_row(
     signature = types.void(storage, layout, *[types.int64] * 9)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        # A function of its own, not inlined: in the middle of the entry its loops would run out of registers. Its stack
-        # is aligned, so that tables that found no register lie within cache lines.
-        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
-        row = ir.Function(builder.module, kind, builder.module.get_unique_name("rotate_row"))
-        row.linkage = "internal"
-        row.attributes.add("noinline")
-        row.attributes.alignstack = register_bytes(context)
-        _write_row(context, ir.IRBuilder(row.append_basic_block()), code, shape, row.args)
-        builder.call(row, arguments[2:])
+        builder.call(_new_row(context, builder, code, shape), arguments[2:])
         return context.get_dummy_value()
 
     return signature, codegen
+
+
+@intrinsic(prefer_literal=True)
+def row_address(typingctx: Any, storage: Any, layout: Any) -> Any:
+    """Return the address of what `call_row` calls for a storage and layout, both constants."""
+    code, shape = storage.literal_value, layout.literal_value
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        return builder.ptrtoint(_new_row(context, builder, code, shape), ir.IntType(64))
+
+    return types.int64(storage, layout), codegen
+
+
+@intrinsic
+def call_row(
+    typingctx: Any,
+    address: Any,
+    pairs: Any,
+    cos: Any,
+    sin: Any,
+    q: Any,
+    q_heads: Any,
+    q_stride: Any,
+    k: Any,
+    k_heads: Any,
+    k_stride: Any,
+) -> Any:
+    """Rotate like `rotate_row`, by the function at an address."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        builder.call(builder.inttoptr(arguments[0], _KIND.as_pointer()), arguments[1:])
+        return context.get_dummy_value()
+
+    return types.void(*[types.int64] * 10), codegen
+
+
+_KIND = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+
+
+def _new_row(context: Any, builder: Any, storage: int, layout: int) -> ir.Function:
+    """Write the function that rotates a row into the builder's module.
+
+    It is not inlined: in the middle of the entry its loops would run out of registers. Its stack is aligned, so that
+    tables that found no register lie within cache lines.
+    """
+    row = ir.Function(builder.module, _KIND, builder.module.get_unique_name("rotate_row"))
+    row.linkage = "internal"
+    row.attributes.add("noinline")
+    row.attributes.alignstack = register_bytes(context)
+    _write_row(context, ir.IRBuilder(row.append_basic_block()), storage, layout, row.args)
+    return row
 
 
 def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments: Any) -> None:

@@ -11,17 +11,13 @@ TRUSTED = 4  # arrays.py has made sure that no element is shared
 PER_ROW = 8  # the positions were given for each row of a batch
 ONE_ROW = 16  # there is one row of cosines and sines, for all tokens
 
-# The first bits of rotary_offset, head_dim and chunks.
-OFFSET, HEAD_DIM, CHUNKS = 5, 25, 45
+SHARED = 32  # a plan is wanted, for a launch on several threads
+
+# The first bits of rotary_offset and head_dim.
+OFFSET, HEAD_DIM = 6, 26
 WIDEST_HEAD = (1 << (HEAD_DIM - OFFSET)) - 1
-MOST_CHUNKS = (1 << 18) - 1
 
 
 def tell(flags: int, head_dim: int, rotary_offset: int) -> int:
-    """Return the number for a call in one chunk."""
-    return with_chunks(flags | rotary_offset << OFFSET | head_dim << HEAD_DIM, 1)
-
-
-def with_chunks(told: int, chunks: int) -> int:
-    """Return the number for a call in so many chunks."""
-    return told & ((1 << CHUNKS) - 1) | chunks << CHUNKS
+    """Return the number for a call."""
+    return flags | rotary_offset << OFFSET | head_dim << HEAD_DIM
