@@ -62,7 +62,7 @@ def report(good):
     from rope_numba.kernels import compile, launch
     folders, hits, misses = set(), 0, 0
     for kernels in EVERY:
-        for entry in (*kernels.serial[2:], ) if hasattr(kernels, "serial") else kernels._compiled.values():
+        for entry in (*kernels.serial[2:], ) if hasattr(kernels, "serial") else (kernels._compiled,):
             if hasattr(entry, "stats"):
                 folders.add(entry.stats.cache_path)
                 hits += sum(entry.stats.cache_hits.values())

@@ -44,7 +44,7 @@ CHANGES: dict[str, tuple[str, str, bool]] = {
     "entry.py": ("extent = (batch, tokens,", "extent = (batch, tokens - 1,", True),
     "geometry.py": ("return bits % itemsize == 0", "return bits % itemsize != 0", True),
     "launch.py": ("CHUNKS_PER_THREAD = 4", "CHUNKS_PER_THREAD = 8", False),
-    "move.py": ("copies = x_address != out_address", "copies = x_address == out_address", True),
+    "move.py": ("copies = x != out ", "copies = x == out ", True),
     "panel.py": ("new_high = self.builder.fadd(", "new_high = self.builder.fsub(", True),
     "row.py": ("rotate_panel(width, builder.and_(pairs, _constant(-2 * width)))", "pass", True),
     "share.py": ("DONE = 0", "DONE = 3", True),

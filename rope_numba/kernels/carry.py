@@ -1,6 +1,6 @@
 """One head's channels from one place to another: rotated on the way, or only converted (LLVM).
 
-What is read and what is written may differ in storage and in layout. Both intrinsics here work on addresses; in place
+What is read and what is written may differ in storage and in layout. Both functions here work on addresses; in place
 is allowed where layouts are the same, as each step loads all its channels before it stores them.
 """
 
@@ -19,53 +19,35 @@ _I64 = ir.IntType(64)
 
 
 @intrinsic(prefer_literal=True)
-def carry_pairs(
-    typingctx: Any,
-    source: Any,
-    target: Any,
-    layout_in: Any,
-    layout_out: Any,
-    pairs: Any,
-    cos: Any,
-    sin: Any,
-    x: Any,
-    x_stride: Any,
-    out: Any,
-    out_stride: Any,
-    heads: Any,
-) -> Any:
-    """Rotate all pairs of one token's heads from x to out.
+def pairs_address(typingctx: Any, source: Any, target: Any, layout_in: Any, layout_out: Any) -> Any:
+    """Return the address of a function that rotates all pairs of one token's heads from x to out.
 
-    Storages and layouts are constants. cos, sin, x and out are addresses: of the token's rows, and of the first channel
-    of the rotary block in its first head. Strides are bytes from head to head.
+    It takes (pairs, cos, sin, x, x_stride, out, out_stride, heads): cos, sin, x and out are addresses, of the token's
+    rows, and of the first channel of the rotary block in its first head. Strides are bytes from head to head.
     """
     code_in, code_out = source.literal_value, target.literal_value
     shape_in, shape_out = layout_in.literal_value, layout_out.literal_value
-    signature = types.void(source, target, layout_in, layout_out, *[types.int64] * 8)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        row = _new_function(builder, "carry_pairs", 8)
-        body = ir.IRBuilder(row.append_basic_block())
-        _write_pairs(context, body, code_in, code_out, shape_in, shape_out, row.args)
-        builder.call(row, arguments[4:])
-        return context.get_dummy_value()
+        function = _new_function(builder, "carry_pairs", 8)
+        body = ir.IRBuilder(function.append_basic_block())
+        _write_pairs(context, body, code_in, code_out, shape_in, shape_out, function.args)
+        return builder.ptrtoint(function, _I64)
 
-    return signature, codegen
+    return types.int64(source, target, layout_in, layout_out), codegen
 
 
 @intrinsic(prefer_literal=True)
-def carry_channels(typingctx: Any, source: Any, target: Any, x: Any, out: Any, count: Any) -> Any:
-    """Convert consecutive channels from x to out, both addresses; storages are constants."""
+def channels_address(typingctx: Any, source: Any, target: Any) -> Any:
+    """Return the address of a function (x, out, count) that converts consecutive channels; x and out are addresses."""
     codes = source.literal_value, target.literal_value
-    signature = types.void(source, target, *[types.int64] * 3)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         function = _new_function(builder, "carry_channels", 3)
         _write_channels(context, ir.IRBuilder(function.append_basic_block()), *codes, function.args)
-        builder.call(function, arguments[2:])
-        return context.get_dummy_value()
+        return builder.ptrtoint(function, _I64)
 
-    return signature, codegen
+    return types.int64(source, target), codegen
 
 
 def _new_function(builder: Any, name: str, arguments: int) -> ir.Function:

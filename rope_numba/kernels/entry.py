@@ -10,8 +10,8 @@ from numba import int64, types
 from .compile import compile_kernel
 from .geometry import aligned, apart, axes, nested
 from .panel import INTERLEAVED
-from .row import call_row, row_address
-from .share import ASK, DONE, planned
+from .row import row_address
+from .share import ASK, DONE, call_at, planned
 from .storage import BF16, F16, F32, F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
 from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, TRUSTED, WIDEST_HEAD
 
@@ -28,7 +28,7 @@ NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.ui
 def walk(numbers: Any, chunk: int, chunks: int) -> None:
     """Rotate one share of the tokens; where there are too few of them, a share of the heads."""
     (batch, tokens, heads, k_heads, block, groups) = numbers[:6]
-    (row, pairs, table, sines, table_batch, table_token) = numbers[6:12]
+    (rotate_row, pairs, table, sines, table_batch, table_token) = numbers[6:12]
     (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head) = numbers[12:]
     first, stop, first_group, stop_group = 0, batch * tokens, 0, groups
     if stop < chunks:
@@ -48,7 +48,8 @@ def walk(numbers: Any, chunk: int, chunks: int) -> None:
             q_row = q_block + b * q_batch + start * q_token + low * q_head
             k_row = k_block + b * k_batch + start * k_token + k_low * k_head
             for _ in range(count):
-                call_row(row, pairs, cos, cos + sines, q_row, high - low, q_head, k_row, k_high - k_low, k_head)  # type: ignore[call-arg]
+                row = (pairs, cos, cos + sines, q_row, high - low, q_head, k_row, k_high - k_low, k_head)
+                call_at(rotate_row, row)  # type: ignore[call-arg]
                 cos += table_token
                 q_row += q_token
                 k_row += k_token
@@ -58,7 +59,7 @@ def walk(numbers: Any, chunk: int, chunks: int) -> None:
             b, start = b + 1, 0
 
 
-_do_or_plan: Callable[..., int] = planned(walk)  # one for all entries: Numba works it out once per process
+_do_or_plan: Callable[..., int] = planned(walk)
 
 
 def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
@@ -111,8 +112,8 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         if tokens > 1 and abs(q_head) > abs(q_token):
             groups, block = (heads + k_heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS
         extent = (batch, tokens, heads, k_heads, block, groups)
-        rotate: Any = row_address(storage, layout)  # type: ignore[call-arg]
-        turn = (rotate, pairs, table, pairs * table_itemsize, table_batch, table_token)
+        rotate_row: Any = row_address(storage, layout)  # type: ignore[call-arg]
+        turn = (rotate_row, pairs, table, pairs * table_itemsize, table_batch, table_token)
         places = (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head)
         return _do_or_plan(extent + turn + places, told & SHARED)
 

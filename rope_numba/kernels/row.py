@@ -52,36 +52,13 @@ def rotate_row(
 
 @intrinsic(prefer_literal=True)
 def row_address(typingctx: Any, storage: Any, layout: Any) -> Any:
-    """Return the address of what `call_row` calls for a storage and layout, both constants."""
+    """Return the address of the function that `rotate_row` calls for a storage and layout, both constants."""
     code, shape = storage.literal_value, layout.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         return builder.ptrtoint(_new_row(context, builder, code, shape), ir.IntType(64))
 
     return types.int64(storage, layout), codegen
-
-
-@intrinsic
-def call_row(
-    typingctx: Any,
-    address: Any,
-    pairs: Any,
-    cos: Any,
-    sin: Any,
-    q: Any,
-    q_heads: Any,
-    q_stride: Any,
-    k: Any,
-    k_heads: Any,
-    k_stride: Any,
-) -> Any:
-    """Rotate like `rotate_row`, by the function at an address."""
-
-    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        builder.call(builder.inttoptr(arguments[0], _KIND.as_pointer()), arguments[1:])
-        return context.get_dummy_value()
-
-    return types.void(*[types.int64] * 10), codegen
 
 
 _KIND = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)

@@ -34,6 +34,10 @@ _I64 = ir.IntType(64)
 def planned(walk: Callable[..., None]) -> Any:
     """Return a jitted function (numbers, shared) that does the work of walk(numbers, chunk, chunks).
 
+    It belongs among a module's functions, as the cache of compiled code would not know it again in a closure. walk has
+    no constants of one storage or layout, so that it is compiled once per process: the functions that it calls for
+    those are among its numbers, by their addresses (`call_at`).
+
     With shared = 0 it does all of the work and answers DONE or FAILED. Otherwise it answers the address of a plan,
     which stands until it is called so again: one thread at a time may ask for one.
     """
@@ -76,8 +80,8 @@ def make_launcher() -> Callable[[int, int], int]:
 
     def share_out(plan: int, chunks: int) -> int:
         for chunk in prange(chunks):
-            do_part(plan, int64(chunk), chunks)  # type: ignore[call-arg]
-        return answer_of(plan)  # type: ignore[call-arg]
+            call_at(word_of(plan, _PART), (plan, int64(chunk), chunks))  # type: ignore[call-arg]
+        return word_of(plan, _ANSWER)  # type: ignore[call-arg]
 
     return compile_kernel(share_out, "share_out", types.int64(types.int64, types.int64), parallel=True)
 
@@ -101,30 +105,27 @@ def _write_part(context: Any, builder: Any, walk: Any, numbers: Any, words: Any,
 
 
 @intrinsic
-def do_part(typingctx: Any, plan: Any, chunk: Any, chunks: Any) -> Any:
-    """Do one share of a plan's work."""
+def call_at(typingctx: Any, address: Any, arguments: Any) -> Any:
+    """Call the function at an address with a tuple of numbers."""
+    kind = ir.FunctionType(ir.VoidType(), [_I64] * len(arguments))
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        part = builder.inttoptr(_of(builder, arguments[0], _PART), _PART_KIND.as_pointer())
-        builder.call(part, arguments)
+        function = builder.inttoptr(arguments[0], kind.as_pointer())
+        builder.call(function, cgutils.unpack_tuple(builder, arguments[1]))  # type: ignore[no-untyped-call]
         return context.get_dummy_value()
 
-    return types.void(types.int64, types.int64, types.int64), codegen
+    return types.void(types.int64, types.UniTuple(types.int64, len(arguments))), codegen  # type: ignore[no-untyped-call]
 
 
-@intrinsic
-def answer_of(typingctx: Any, plan: Any) -> Any:
-    """Return what became of a plan's work."""
+@intrinsic(prefer_literal=True)
+def word_of(typingctx: Any, plan: Any, index: Any) -> Any:
+    """Return one of the words of the plan at an address."""
+    place = index.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return _of(builder, arguments[0], _ANSWER)
+        return builder.load(builder.gep(builder.inttoptr(arguments[0], _I64.as_pointer()), [_constant(place)]))
 
-    return types.int64(types.int64), codegen
-
-
-def _of(builder: Any, plan: ir.Value, index: int) -> ir.Value:
-    """Load one of the words at an address."""
-    return builder.load(builder.gep(builder.inttoptr(plan, _I64.as_pointer()), [_constant(index)]))
+    return types.int64(types.int64, index), codegen
 
 
 def _word(builder: Any, plan: ir.Value, index: int) -> ir.Value:
