@@ -17,7 +17,8 @@ from measure import SECONDS
 import rope_numba
 
 ONCE = Path(__file__).parent / "once.py"
-HERE = {"PYTHONPATH": str(Path(rope_numba.__file__).parent.parent)}  # the package under test, installed or not
+# The package under test, installed or not; its bytecode is kept, as pip makes it when it installs.
+HERE = {"PYTHONPATH": str(Path(rope_numba.__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": ""}
 PROCESSES = 5 if SECONDS >= 1 else 1
 Environments = Iterator[dict[str, str]]
 
@@ -92,6 +93,13 @@ def test_first_call_from_a_warm_cache(benchmark: Any, tokens: int, filled_cache:
     what = f"first call, warm cache, {'serial' if tokens == 1 else 'parallel'}"
     seen = measure_once(benchmark, what, words, iter([filled_cache] * (PROCESSES + 1)))
     assert seen["turned"]
+
+
+def test_first_call_of_an_empty_function(benchmark: Any) -> None:
+    """What the rows above owe to Numba, which gets its own functions ready for the first that is compiled or loaded."""
+    run_once(("empty_function",))
+    seen = measure_once(benchmark, "first call of an empty jitted function, warm cache", ("empty_function",))
+    assert seen["hits"] == 1
 
 
 @pytest.mark.parametrize("positions", [4096, 131_072, 1_000_000])

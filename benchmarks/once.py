@@ -2,6 +2,7 @@
 
 python benchmarks/once.py import numba
 python benchmarks/once.py first_call float32 interleaved 1
+python benchmarks/once.py empty_function
 python benchmarks/once.py table 131072
 python benchmarks/once.py rows 10000000
 """
@@ -32,12 +33,29 @@ def first_call(dtype: str, layout: str, tokens: str) -> Seen:
     import numba  # noqa: F401
     import numpy as np
 
+    q, k = np.ones((int(tokens), 32, 128), dtype), np.ones((int(tokens), 8, 128), dtype)
     begin = time.perf_counter()
     import rope_numba as rn
 
-    q, k = np.ones((int(tokens), 32, 128), dtype), np.ones((int(tokens), 8, 128), dtype)
     rn.Rope(128, layout=layout)(q, k, offset=0)
     return time.perf_counter() - begin, {"turned": bool((q[-1] != 1).any() or tokens == "1")}
+
+
+def empty_function() -> Seen:
+    """Call a compiled function that does nothing, from Numba's cache: what Numba itself takes for any first call."""
+    import numba
+    import numpy as np
+
+    x = np.ones((1, 32, 128), np.float32)
+    array = numba.types.Array(numba.types.float32, 3, "A")
+    begin = time.perf_counter()
+    nothing = numba.njit(numba.types.int64(array), cache=True)(_nothing)
+    answer = nothing(x)
+    return time.perf_counter() - begin, {"answer": int(answer), "hits": sum(nothing.stats.cache_hits.values())}
+
+
+def _nothing(x: Any) -> int:
+    return 0
 
 
 def table(positions: str) -> Seen:
@@ -75,7 +93,7 @@ def _resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 
-WHAT = {"import": import_of, "first_call": first_call, "table": table, "rows": rows}
+WHAT = {"import": import_of, "first_call": first_call, "empty_function": empty_function, "table": table, "rows": rows}
 
 if __name__ == "__main__":
     print(json.dumps(WHAT[sys.argv[1]](*sys.argv[2:])))
