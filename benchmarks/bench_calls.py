@@ -30,7 +30,7 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     rope = rn.Rope(128, layout=layout)
     step, positions = rope.at(offset=777, tokens=1), np.array([777])
     step(q, k)
-    kernel = kernels_for(STORAGES[dtype], layout).serial[3]
+    kernel = kernels_for(STORAGES[dtype], layout).by_axes[3]
     seen = (q, k) if dtype == "float32" else (q.view(np.uint16), k.view(np.uint16))
     rows, told = step._rows32, step._told
     forward = itertools.cycle(range(778, 778 + 256))

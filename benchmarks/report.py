@@ -190,6 +190,7 @@ def start_table(found: Found) -> str:
     for dtype, layout in (("float32", "interleaved"), ("float32", "half"), ("float16", "interleaved")):
         rows += [found[key("cold_compile", dtype=dtype, kernel=kind, layout=layout)] for kind in ("serial", "parallel")]
     rows += [found[key("first_call_from_a_warm_cache", tokens=tokens)] for tokens in (1, 4096)]
+    rows.append(found[key("first_call_of_an_empty_function")])
     rows += [found[key("table_building", positions=positions)] for positions in (4096, 131_072, 1_000_000)]
     return table(["once per process", "time"], ([row["what"], time(row["us"])] for row in rows))
 

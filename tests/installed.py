@@ -62,7 +62,7 @@ def report(good):
     from rope_numba.kernels import compile, launch
     folders, hits, misses = set(), 0, 0
     for kernels in EVERY:
-        for entry in (*kernels.serial[2:], ) if hasattr(kernels, "serial") else (kernels._compiled,):
+        for entry in (*kernels.by_axes[2:], ) if hasattr(kernels, "by_axes") else (kernels._compiled,):
             if hasattr(entry, "stats"):
                 folders.add(entry.stats.cache_path)
                 hits += sum(entry.stats.cache_hits.values())

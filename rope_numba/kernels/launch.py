@@ -49,20 +49,20 @@ class Kernels:
     def __init__(self, storage: int, layout: int) -> None:
         self.storage, self.layout = storage, layout
         self._uncompiled: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
-        self.serial: list[Entry] = self._uncompiled.copy()
+        self.by_axes: list[Entry] = self._uncompiled.copy()
         # What a call may take without another question: for work of any size, and for one token and no batch.
-        self.entries = [self.run] * 5, self.serial[:4]
+        self.entries = [self.run] * 5, self.by_axes[:4]
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
-        return _share_out(q.size + k.size, self.serial[q.ndim], q, k, rows, told)
+        return _share_out(q.size + k.size, self.by_axes[q.ndim], q, k, rows, told)
 
     def ready(self, rank: int) -> bool:
-        """Tell whether the serial entry for arrays of so many axes is compiled, or can be."""
-        return forks.can_compile() or self.serial[rank] is not self._uncompiled[rank]
+        """Tell whether the entry for arrays of so many axes is compiled, or can be."""
+        return forks.can_compile() or self.by_axes[rank] is not self._uncompiled[rank]
 
     def _first_call(self, rank: int) -> Entry:
-        """Return what stands for a serial entry until it is compiled."""
+        """Return what stands for an entry until it is compiled."""
 
         def compile_and_call(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
             if not forks.can_compile():
@@ -72,12 +72,12 @@ class Kernels:
         return compile_and_call
 
     def compiled(self, rank: int) -> Entry:
-        """Return the serial entry for arrays of so many axes."""
+        """Return the entry for arrays of so many axes."""
         with _compiling:
-            if self.serial[rank] is self._uncompiled[rank]:
-                self.serial[rank] = make_entry(self.storage, self.layout, rank)
-                self.entries[1][:] = self.serial[:4]
-            return self.serial[rank]
+            if self.by_axes[rank] is self._uncompiled[rank]:
+                self.by_axes[rank] = make_entry(self.storage, self.layout, rank)
+                self.entries[1][:] = self.by_axes[:4]
+            return self.by_axes[rank]
 
 
 class Movers:
