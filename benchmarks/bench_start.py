@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numba
 import pytest
 from measure import SECONDS
 
@@ -95,6 +96,7 @@ def test_first_call_from_a_warm_cache(benchmark: Any, tokens: int, filled_cache:
     assert seen["turned"]
 
 
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="nothing is compiled with NUMBA_DISABLE_JIT=1")
 def test_first_call_of_an_empty_function(benchmark: Any) -> None:
     """What the rows above owe to Numba, which gets its own functions ready for the first that is compiled or loaded."""
     run_once(("empty_function",))

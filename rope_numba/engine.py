@@ -23,6 +23,7 @@ __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Place
 # (streams, batch, tokens).
 Places = tuple[int, int] | NDArray[np.int64]
 
+# Compiled entries by the arrays' number of axes: for any work, and for one token without a batch.
 Entries = tuple[Sequence[Any], Sequence[Any]]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -72,8 +73,8 @@ class Engine:
             frequencies if plain else frequencies.replaced(attention_factor=1.0 / factor),
             frequencies if plain else frequencies.replaced(attention_factor=1.0),
         )
-        # Kernels that have been used, by the arrays' dtype; once more what a call of float32, and of the 16-bit dtype
-        # that came last, may take by the number of axes: for any work, and for one token.
+        # Kernels that have been used, by the arrays' dtype; once more the entries of float32, and of the 16-bit dtype
+        # that came last, which a Rotation compares by identity.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
         self.entries32: Entries = ((), ())
         self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, ((), ()))
@@ -131,7 +132,8 @@ class Engine:
         if kernels is None or self.layout != self.layout_out:
             return
         self.kernels[dtype] = kernels
+        entries = kernels.for_any_work, kernels.for_one_token
         if storage == "f32":
-            self.entries32 = kernels.entries
+            self.entries32 = entries
         elif storage != "f64":
-            self.entries16 = dtype, kernels.entries
+            self.entries16 = np.dtype(dtype.type), entries  # not that of an array that was unpickled

@@ -45,7 +45,7 @@ def describe_machine() -> dict[str, str]:
 
 
 def compare(dtype: str, layout: str, *, large: bool = True) -> tuple[int, list[str]]:
-    """Rotate the same arrays by the kernels and by NumPy; large ones too, which take the parallel kernels.
+    """Rotate the same arrays by the kernels and by NumPy; large ones too, which are shared out among threads.
 
     Returns
     -------

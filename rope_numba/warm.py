@@ -63,4 +63,4 @@ def warmup(
     for dtype, layout, rank in itertools.product(dtypes, layouts, axes):
         launch.kernels_for(STORAGES[dtype], layout).compiled(rank)
     if parallel and launch.may_launch():
-        launch.launcher()
+        launch.plan_launcher()

@@ -284,7 +284,7 @@ def test_out_may_be_a_file_in_memory(backend: str, tmp_path: Path) -> None:
     )
 
 
-# Threads: one kernel compiled for each case, so a few that differ in all that the parallel loop does.
+# Threads: one kernel compiled for each case, so a few that differ in all that a share of the work does.
 LARGE = [
     ("float32", "bfloat16", "half", "thd", {"offset": 70}),
     ("float16", "float32", "interleaved", "htd", {"positions": np.arange(2 * 67).reshape(2, 67) % 71}),
@@ -300,7 +300,7 @@ def test_large_work_has_the_same_bits_on_any_number_of_threads(
 
     launches: list[int] = []
     if launch.may_launch():
-        launcher = launch.launcher()
+        launcher = launch.plan_launcher()
         monkeypatch.setattr(launch, "_launcher", lambda plan, chunks: launches.append(chunks) or launcher(plan, chunks))
     shape = (2, 67, 40, 128) if order == "thd" else (2, 40, 67, 128)
     x = anything(np.random.default_rng(0), int(np.prod(shape)), source).reshape(shape)

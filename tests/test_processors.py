@@ -92,7 +92,7 @@ def rotated(backend, dtype, layout):
         for target in DTYPES if dtype == "float32" else (dtype, "float32"):
             if (dtype == target) or "float64" not in (dtype, target):
                 results.append(rope(q, offset=9, out=np.zeros(q.shape, DTYPES[target])))
-    if dtype == "float16":  # on all threads; parallel kernels take long to compile
+    if dtype == "float16":  # on all threads
         large = np.resize(x.astype(np.float16), (900, 8, 150))
         results.append(rn.Rope(150, layout=layout, backend=backend)(large, offset=0))
     return results

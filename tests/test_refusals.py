@@ -763,7 +763,7 @@ def test_q_and_k_that_share_memory_in_too_tangled_a_way_are_refused(calls: Calls
     calls.refuse_both(q, k, ValueError, SHARED)
 
 
-# --- what is refused by the parallel kernel's own look ---
+# --- what is refused where work would be shared out among threads ---
 
 MANY = 1 << 13  # tokens of 4 + 2 heads x 8: as much as is rotated on several threads
 

@@ -9,6 +9,8 @@ import pytest
 from helpers import needs_jit
 from numba import int64, njit
 
+import rope_numba as rn
+
 pytestmark = needs_jit
 
 
@@ -60,8 +62,18 @@ def test_a_launch_does_each_chunk_once_and_tells_of_one_that_failed(entry: Any, 
     counts = np.zeros(chunks + 1, np.int64)
     plan = entry(counts, -1, 32)
     assert counts.tolist() == [0] * (chunks + 1)
-    assert launch.launcher()(plan, chunks) == 0
+    assert launch.plan_launcher()(plan, chunks) == 0
     assert counts.tolist() == [1] * chunks + [chunks]
-    assert launch.launcher()(entry(counts, chunks - 1, 32), chunks) == 2
+    assert launch.plan_launcher()(entry(counts, chunks - 1, 32), chunks) == 2
     assert counts.tolist() == [2] * (chunks - 1) + [1, chunks]
-    assert launch.launcher()(entry(counts, -1, 32), chunks) == 0  # the failure is of its plan, not of the next
+    assert launch.plan_launcher()(entry(counts, -1, 32), chunks) == 0  # the failure is of its plan, not of the next
+
+
+def test_a_share_without_memory_ends_in_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba.kernels import launch, share
+
+    movers = launch.movers_for("f32", "f32", "half", "interleaved")
+    monkeypatch.setattr(movers, "_compiled", lambda *_: share.FAILED)
+    rope = rn.Rope(8, layout="half", layout_out="interleaved")
+    with pytest.raises(MemoryError, match="no memory for what a rotation holds on its way"):
+        rope(np.ones((1, 2, 8), np.float32), offset=1)

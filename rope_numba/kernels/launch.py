@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
-from numba.np.ufunc import parallel
 from numpy.typing import NDArray
 
 from .. import forks
@@ -38,7 +37,7 @@ JIT_DISABLED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 _launching = threading.Lock()
 _compiling = threading.RLock()
-_count_threads: Callable[[], int] = get_num_threads  # 1.1 us; what it asks in its turn 0.2, once threads are started
+_count_threads: Callable[[], int] = get_num_threads
 _launcher: Callable[[int, int], int] | None = None
 _layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
@@ -50,8 +49,10 @@ class Kernels:
         self.storage, self.layout = storage, layout
         self._uncompiled: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
         self.by_axes: list[Entry] = self._uncompiled.copy()
-        # What a call may take without another question: for work of any size, and for one token and no batch.
-        self.entries = [self.run] * 5, self.by_axes[:4]
+        # What a call may take without another question, by the number of axes; the second is filled as kernels are
+        # compiled, so that whoever holds it has them too.
+        self.for_any_work: list[Entry] = [self.run] * 5
+        self.for_one_token: list[Entry] = self.by_axes[:4]  # and no batch
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
@@ -76,7 +77,7 @@ class Kernels:
         with _compiling:
             if self.by_axes[rank] is self._uncompiled[rank]:
                 self.by_axes[rank] = make_entry(self.storage, self.layout, rank)
-                self.entries[1][:] = self.by_axes[:4]
+                self.for_one_token[:] = self.by_axes[:4]
             return self.by_axes[rank]
 
 
@@ -89,8 +90,7 @@ class Movers:
 
     def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], told: int) -> None:
         """Rotate x into out, both of four axes, on one thread or on several."""
-        if _share_out(x.size, self.compiled(), x, out, rows, told) == FAILED:
-            raise MemoryError("no memory to hold a head while it is rotated into another layout")
+        _share_out(x.size, self.compiled(), x, out, rows, told)
 
     def ready(self) -> bool:
         """Tell whether the entry is compiled, or can be."""
@@ -106,7 +106,7 @@ class Movers:
 
 def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], told: int) -> int:
     """Call an entry, for all of the work or for a plan that is launched, as size and moment ask."""
-    wanted = elements // ELEMENTS_PER_THREAD
+    wanted, answer = elements // ELEMENTS_PER_THREAD, None
     # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held. Two
     # threads that find it free at once launch one after the other.
     if wanted > 1 and may_launch() and not _launching.locked():
@@ -118,13 +118,16 @@ def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], ro
                 if answer > FAILED:
                     # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
                     chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
-                    answer = launcher()(answer, chunks)
-                return answer
-    return entry(x, y, rows, told)
+                    answer = plan_launcher()(answer, chunks)
+    if answer is None:
+        answer = entry(x, y, rows, told)
+    if answer == FAILED:
+        raise MemoryError("no memory for what a rotation holds on its way; what it has written is of no use")
+    return answer
 
 
-def launcher() -> Callable[[int, int], int]:
-    """Return the function that carries out plans."""
+def plan_launcher() -> Callable[[int, int], int]:
+    """Return the compiled function that carries out plans."""
     global _launcher
     if _launcher is None:
         with _compiling:
@@ -141,10 +144,22 @@ def may_launch() -> bool:
         try:
             get_num_threads()  # Numba chooses its layer as it starts its threads, and cannot be asked before
             _layer = layer()
-            _count_threads = getattr(parallel, "_get_num_threads", get_num_threads)
+            _count_threads = _quick_count()
         except ValueError:  # no layer that the settings allow can be loaded
             _layer = "none"
     return _layer not in ("none", "workqueue")
+
+
+def _quick_count() -> Callable[[], int]:
+    """Return what tells how many threads Numba may use now that they have been started.
+
+    Numba's public function asks a private one for that, 0.2 of its 1.1 us on each launch.
+    """
+    try:
+        from numba.np.ufunc.parallel import _get_num_threads  # type: ignore[attr-defined]
+    except ImportError:  # another version of Numba
+        return get_num_threads
+    return _get_num_threads or get_num_threads
 
 
 NOT_CHOSEN = "not chosen yet"
