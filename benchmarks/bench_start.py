@@ -20,7 +20,6 @@ import rope_numba
 ONCE = Path(__file__).parent / "once.py"
 # The package under test, installed or not; its bytecode is kept, as pip makes it when it installs.
 HERE = {"PYTHONPATH": str(Path(rope_numba.__file__).parent.parent), "PYTHONDONTWRITEBYTECODE": ""}
-THREADS = {"serial": "one thread", "parallel": "several threads"}
 PROCESSES = 5 if SECONDS >= 1 else 1
 Environments = Iterator[dict[str, str]]
 
@@ -79,21 +78,20 @@ def test_import(benchmark: Any, package: str) -> None:
         assert Path(seen["file"]) == Path(rope_numba.__file__)
 
 
-@pytest.mark.parametrize("kernel", ["serial", "parallel"])
+@pytest.mark.parametrize("threads", ["one thread", "several threads"])
 @pytest.mark.parametrize(
     ("dtype", "layout"), [("float32", "interleaved"), ("float32", "half"), ("float16", "interleaved")]
 )
-def test_cold_compile(benchmark: Any, dtype: str, layout: str, kernel: str, empty_caches: Environments) -> None:
-    words = ("first_call", dtype, layout, 1 if kernel == "serial" else 4096)
-    what = f"cold compile, {dtype} {layout}, {THREADS[kernel]}"
-    seen = measure_once(benchmark, what, words, empty_caches)
+def test_cold_compile(benchmark: Any, dtype: str, layout: str, threads: str, empty_caches: Environments) -> None:
+    words = ("first_call", dtype, layout, 1 if threads == "one thread" else 4096)
+    seen = measure_once(benchmark, f"cold compile, {dtype} {layout}, {threads}", words, empty_caches)
     assert seen["turned"]
 
 
 @pytest.mark.parametrize("tokens", [1, 4096])
 def test_first_call_from_a_warm_cache(benchmark: Any, tokens: int, filled_cache: dict[str, str]) -> None:
     words = ("first_call", "float32", "interleaved", tokens)
-    what = f"first call, warm cache, {THREADS['serial' if tokens == 1 else 'parallel']}"
+    what = f"first call, warm cache, {'one thread' if tokens == 1 else 'several threads'}"
     seen = measure_once(benchmark, what, words, iter([filled_cache] * (PROCESSES + 1)))
     assert seen["turned"]
 

@@ -188,7 +188,8 @@ def start_table(found: Found) -> str:
     whats = [(("import", package)) for package in ("numpy", "rope_numba", "numba")]
     rows = [found[kind] for kind in whats]
     for dtype, layout in (("float32", "interleaved"), ("float32", "half"), ("float16", "interleaved")):
-        rows += [found[key("cold_compile", dtype=dtype, kernel=kind, layout=layout)] for kind in ("serial", "parallel")]
+        for threads in ("one thread", "several threads"):
+            rows.append(found[key("cold_compile", dtype=dtype, layout=layout, threads=threads)])
     rows += [found[key("first_call_from_a_warm_cache", tokens=tokens)] for tokens in (1, 4096)]
     rows.append(found[key("first_call_of_an_empty_function")])
     rows += [found[key("table_building", positions=positions)] for positions in (4096, 131_072, 1_000_000)]
