@@ -50,17 +50,17 @@ def planned(walk: Callable[..., None]) -> Any:
 
         def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
             module = builder.module
-            words = ir.ArrayType(_I64, _NUMBERS + numbers.count)
             part = ir.Function(module, _PART_KIND, module.get_unique_name("part"))
             part.linkage = "internal"
-            _write_part(context, ir.IRBuilder(part.append_basic_block()), walk, numbers, words, part.args)
+            _write_part(context, ir.IRBuilder(part.append_basic_block()), walk, numbers, part.args)
 
+            words = ir.ArrayType(_I64, _NUMBERS + numbers.count)
             kept = ir.GlobalVariable(module, words, module.get_unique_name("plan"))
             kept.linkage = "internal"
             kept.initializer = ir.Constant(words, None)
             passing = cgutils.alloca_once(builder, words)  # type: ignore[no-untyped-call]
             now = builder.icmp_signed("==", arguments[1], _constant(0))
-            plan = builder.select(now, passing, kept)
+            plan = builder.bitcast(builder.select(now, passing, kept), _I64.as_pointer())
             builder.store(builder.ptrtoint(part, _I64), _word(builder, plan, _PART))
             builder.store(_constant(DONE), _word(builder, plan, _ANSWER))
             for index in range(numbers.count):
@@ -89,9 +89,9 @@ def make_launcher() -> Callable[[int, int], int]:
 _PART_KIND = ir.FunctionType(ir.VoidType(), [_I64] * 3)
 
 
-def _write_part(context: Any, builder: Any, walk: Any, numbers: Any, words: Any, arguments: Any) -> None:
+def _write_part(context: Any, builder: Any, walk: Any, numbers: Any, arguments: Any) -> None:
     """Write the body of the function (plan, chunk, chunks) that does one share of the work."""
-    plan = builder.inttoptr(arguments[0], words.as_pointer())
+    plan = builder.inttoptr(arguments[0], _I64.as_pointer())
     values = [builder.load(_word(builder, plan, _NUMBERS + index)) for index in range(numbers.count)]
     signature = types.void(numbers, types.int64, types.int64)
     flags: Any = Flags()  # type: ignore[no-untyped-call]
@@ -125,13 +125,13 @@ def word_of(typingctx: Any, plan: Any, index: Any) -> Any:
     place = index.literal_value
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
-        return builder.load(builder.gep(builder.inttoptr(arguments[0], _I64.as_pointer()), [_constant(place)]))
+        return builder.load(_word(builder, builder.inttoptr(arguments[0], _I64.as_pointer()), place))
 
     return types.int64(types.int64, index), codegen
 
 
 def _word(builder: Any, plan: ir.Value, index: int) -> ir.Value:
-    return builder.gep(plan, [_constant(0), _constant(index)])
+    return builder.gep(plan, [_constant(index)])
 
 
 def _constant(value: int) -> ir.Constant:
