@@ -53,11 +53,11 @@ def compile_row(processor: Processor, storage: int, layout: int) -> tuple[str, b
     )
     module = ir.Module("row")
     module.triple, module.data_layout = processor.triple, str(machine.target_data)
-    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
     function = ir.Function(module, kind, f"rotate_{storage}_{layout}")
     builder = ir.IRBuilder(function.append_basic_block())
     codes = types.literal(storage), types.literal(layout)
-    signature, write = rotate_row._defn(None, *codes, *[types.int64] * 9)
+    signature, write = rotate_row._defn(None, *codes, *[types.int64] * 10)
     write(Context(processor), builder, signature, [None, None, *function.args])
     builder.ret_void()
     compiled = llvm.parse_assembly(str(module))
@@ -69,19 +69,19 @@ def compile_row(processor: Processor, storage: int, layout: int) -> tuple[str, b
     return machine.emit_assembly(compiled), machine.emit_object(compiled)
 
 
-# Reads calls from its input, each a line of ten numbers and then the memory that it rotates in; writes that memory.
+# Reads calls from its input, each a line of eleven numbers and then the memory that it rotates in; writes that memory.
 MAIN = """
 #include <stdio.h>
-typedef void row(long, long, long, long, long, long, long, long, long);
+typedef void row(long, long, long, long, long, long, long, long, long, long);
 %(declared)s
 static row *rows[] = {%(listed)s};
 static char memory[1 << 22] __attribute__((aligned(64)));
 int main(void) {
-    long n[11], start = (long)memory;
+    long n[12], start = (long)memory;
     while (fread(n, sizeof n, 1, stdin) == 1) {
-        if (n[10] > (long)sizeof memory || fread(memory, 1, n[10], stdin) != (size_t)n[10]) return 1;
-        rows[n[0]](n[1], start + n[2], start + n[3], start + n[4], n[5], n[6], start + n[7], n[8], n[9]);
-        fwrite(memory, 1, n[10], stdout);
+        if (n[11] > (long)sizeof memory || fread(memory, 1, n[11], stdin) != (size_t)n[11]) return 1;
+        rows[n[0]](n[1], n[2], start + n[3], start + n[4], start + n[5], n[6], n[7], start + n[8], n[9], n[10]);
+        fwrite(memory, 1, n[11], stdout);
     }
     return 0;
 }
@@ -127,10 +127,10 @@ def run(emulator: str, program: Path, calls: list[Call], order: list[tuple[int, 
         heads = call.q.tobytes() + call.k.tobytes()
         first = -(-len(table) // 64) * 64 + call.start
         memory = table.ljust(first, b"\0") + heads
-        stride = call.q.strides[0]
+        stride, fetch = call.q.strides[0], int(call.start == 16)
         numbers = [
-            order.index((call.storage, call.layout)), call.cos.size, 0, call.cos.nbytes, first, len(call.q), stride,
-            first + call.q.nbytes, len(call.k), stride, len(memory),
+            order.index((call.storage, call.layout)), call.cos.size, fetch, 0, call.cos.nbytes, first,
+            len(call.q), stride, first + call.q.nbytes, len(call.k), stride, len(memory),
         ]  # fmt: skip
         given += np.array(numbers, np.int64).tobytes() + memory
         sizes.append((len(memory), first))

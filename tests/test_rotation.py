@@ -160,7 +160,7 @@ def test_kernels_make_numpys_bits(dtype: str, layout: str, data: st.DataObject) 
     order, arrangement, rank = draw(st.sampled_from(ORDERS)), draw(AXES), draw(st.sampled_from([3, 4]))
     batch = draw(st.integers(1, 3)) if rank == 4 else 1
     tokens, heads, kv_heads = draw(st.integers(1, 40)), draw(st.integers(1, 6)), draw(st.integers(0, 3))
-    pairs = draw(st.integers(1, 24) | st.sampled_from([32, 40, 48, 56, 64, 100, 128, 129, 200]))
+    pairs = draw(st.integers(1, 24) | st.sampled_from([32, 40, 48, 56, 64, 100, 128, 129, 200, 256, 320]))
     before, behind = draw(st.integers(0, 5)), draw(st.integers(0, 5))
     head_dim = before + 2 * pairs + behind
     factor = draw(st.sampled_from([1.0, 1.0, 1.1902380714238083, 0.7]))
@@ -217,6 +217,21 @@ def test_large_work_has_the_same_bits_on_any_number_of_threads(
         numba.set_num_threads(before)
     assert_same_bits(q, expected_q)
     assert_same_bits(k, expected_k)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_more_than_caches_hold_with_heads_outside_tokens_has_the_same_bits_as_by_pieces(
+    dtype: str, layout: str
+) -> None:
+    tokens = (1 << 25) // (64 * 128 * np.dtype(dtype).itemsize) + 1
+    q = np.broadcast_to(normal((64, 1, 128), dtype), (64, tokens, 128)).copy()
+    pieces = q.copy()
+    rope = rn.Rope(128, layout=layout, order="htd")
+    rope(q, offset=77)
+    for start in range(0, tokens, 100):
+        rope(pieces[:, start : start + 100], offset=77 + start)
+    assert_same_bits(q, pieces)
 
 
 def test_few_tokens_with_very_many_heads_are_shared_out_by_heads() -> None:

@@ -64,7 +64,7 @@ def _body(storage: int, layout: int) -> Callable[[Any, Any, Any], None]:
             raise ValueError("x, cos or sin has a stride on its last axis; expected elements side by side")
         first, cos_row, sin_row = int64(x.ctypes.data), int64(cos.ctypes.data), int64(sin.ctypes.data)
         for _ in range(tokens):
-            rotate_row(storage, layout, pairs, cos_row, sin_row, first, heads, x.strides[1], 0, 0, 0)  # type: ignore[call-arg]
+            rotate_row(storage, layout, pairs, 0, cos_row, sin_row, first, heads, x.strides[1], 0, 0, 0)  # type: ignore[call-arg]
             first += x.strides[0]
             cos_row += cos.strides[0]
             sin_row += sin.strides[0]

@@ -21,6 +21,8 @@ from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED,
 # of 32 tokens 1.3, with 8 of 8 1.8, head by head 2.4.
 GROUP_HEADS = 6
 BLOCK_TOKENS = 64
+# More bytes than caches hold are fetched ahead there; in 16 bits that gains nothing.
+FETCHED_BYTES = 1 << 25
 
 NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.uint16, BF16: types.uint16}
 
@@ -28,8 +30,8 @@ NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.ui
 def walk(numbers: Any, chunk: int, chunks: int) -> None:
     """Rotate one share of the tokens; where there are too few of them, a share of the heads."""
     (batch, tokens, heads, k_heads, block, groups) = numbers[:6]
-    (rotate_row, pairs, table, sines, table_batch, table_token) = numbers[6:12]
-    (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head) = numbers[12:]
+    (rotate_row, pairs, fetch, table, sines, table_batch, table_token) = numbers[6:13]
+    (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head) = numbers[13:]
     first, stop, first_group, stop_group = 0, batch * tokens, 0, groups
     if stop < chunks:
         groups, first_group, stop_group = chunks, chunk, chunk + 1
@@ -48,7 +50,7 @@ def walk(numbers: Any, chunk: int, chunks: int) -> None:
             q_row = q_block + b * q_batch + start * q_token + low * q_head
             k_row = k_block + b * k_batch + start * k_token + k_low * k_head
             for _ in range(count):
-                row = (pairs, cos, cos + sines, q_row, high - low, q_head, k_row, k_high - k_low, k_head)
+                row = (pairs, fetch, cos, cos + sines, q_row, high - low, q_head, k_row, k_high - k_low, k_head)
                 call_at(rotate_row, row)  # type: ignore[call-arg]
                 cos += table_token
                 q_row += q_token
@@ -108,12 +110,13 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         table = int64(rows.ctypes.data)
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
         # Memory is walked in its own order: a token's heads where they lie together, else groups of heads.
-        groups, block = 1, tokens
+        groups, block, fetch = 1, tokens, 0
         if tokens > 1 and abs(q_head) > abs(q_token):
             groups, block = (heads + k_heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS
+            fetch = int(itemsize > 2 and batch * tokens * (heads + k_heads) * head_dim * itemsize > FETCHED_BYTES)
         extent = (batch, tokens, heads, k_heads, block, groups)
         rotate_row: Any = row_address(storage, layout)  # type: ignore[call-arg]
-        turn = (rotate_row, pairs, table, pairs * table_itemsize, table_batch, table_token)
+        turn = (rotate_row, pairs, fetch, table, pairs * table_itemsize, table_batch, table_token)
         places = (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head)
         return _do_or_plan(extent + turn + places, told & SHARED)
 

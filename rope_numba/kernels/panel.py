@@ -34,6 +34,8 @@ class Panel:
     def __init__(
         self, context: Any, builder: Any, storage: int, layout: int, pairs: int, partner: ir.Value, lead: int = 0
     ) -> None:
+        self.builder, self.partner = builder, partner
+        self.bytes, self.halved = 2 * pairs * st.ITEMSIZE[storage], layout == HALF
         self.steps: list[_Step | _Together] = []
         lanes = st.register_bytes(context) // st.TABLE_ITEMSIZE[storage]
         # Pairs that fill a register: their channels lie side by side, or in two places, or two to a lane.
@@ -62,6 +64,14 @@ class Panel:
         """Rotate the panel's pairs in one head."""
         for step in self.steps:
             step.rotate(head)
+
+    def fetch(self, head: ir.Value) -> None:
+        """Have the panel's pairs in one head brought near; there may be no such head."""
+        if self.halved:
+            st.fetch(self.builder, head, self.bytes // 2)
+            st.fetch(self.builder, self.builder.add(head, self.partner), self.bytes // 2)
+        else:
+            st.fetch(self.builder, head, self.bytes)
 
 
 def _cut(pairs: int, widest: int, lead: int) -> list[tuple[int, int]]:

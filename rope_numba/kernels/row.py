@@ -19,6 +19,16 @@ WIDEST = 128
 # that begins there takes short steps up to the next multiple of a register, and whole registers from there on.
 NUMPY_STARTS = 16
 
+# The processor fetches ahead by itself where memory is walked in its order. It does not foresee what comes next in
+# heads of several panels, in halves this many bytes apart, or where tokens lie inside heads. There it is told, so many
+# bytes before. Measured on AVX2, one thread, 4096 tokens, as times the stream: 16+4 heads x 256 in float32, half, from
+# 2.6 to 1.4; 4 x 512, interleaved, from 4.4 to 2.7; 32+8 x 128 with heads outside tokens from 1.5 to 1.25. Told without
+# need it loses: 32+8 x 128 with tokens outside heads 1.2 instead of 1.0.
+FAR_APART = 512
+AHEAD = 8192
+# Narrower panels are never fetched ahead.
+FETCHED = 32
+
 
 @intrinsic(prefer_literal=True)
 def rotate_row(
@@ -26,6 +36,7 @@ def rotate_row(
     storage: Any,
     layout: Any,
     pairs: Any,
+    fetch: Any,
     cos: Any,
     sin: Any,
     q: Any,
@@ -37,11 +48,12 @@ def rotate_row(
 ) -> Any:
     """Rotate all pairs of one token, in place, in all its heads of q and of k.
 
-    storage and layout are constants. cos, sin, q and k are addresses: of the token's rows and of the first channel of
-    its rotary block in its first head. Strides are bytes from head to head.
+    storage and layout are constants. fetch is not 0 where memory is much and walked out of its order. cos, sin, q and k
+    are addresses: of the token's rows and of the first channel of its rotary block in its first head. Strides are bytes
+    from head to head.
     """
     code, shape = storage.literal_value, layout.literal_value
-    signature = types.void(storage, layout, *[types.int64] * 9)
+    signature = types.void(storage, layout, *[types.int64] * 10)
 
     def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
         builder.call(_new_row(context, builder, code, shape), arguments[2:])
@@ -61,7 +73,7 @@ def row_address(typingctx: Any, storage: Any, layout: Any) -> Any:
     return types.int64(storage, layout), codegen
 
 
-_KIND = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 9)
+_KIND = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
 
 
 def _new_row(context: Any, builder: Any, storage: int, layout: int) -> ir.Function:
@@ -80,7 +92,7 @@ def _new_row(context: Any, builder: Any, storage: int, layout: int) -> ir.Functi
 
 def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments: Any) -> None:
     """Write the body of the function that rotates a row."""
-    pairs, cos, sin, q, q_heads, q_stride, k, k_heads, k_stride = arguments
+    pairs, fetch, cos, sin, q, q_heads, q_stride, k, k_heads, k_stride = arguments
     pair_bytes = ITEMSIZE[storage] * (2 if layout == INTERLEAVED else 1)  # from a pair to the next
     partner = builder.mul(pairs, _constant(ITEMSIZE[storage]))
     register = register_bytes(context)
@@ -89,6 +101,10 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
     start = builder.sub(q, _constant(NUMPY_STARTS))
     bits = builder.or_(builder.or_(start, q_stride), partner)
     as_usual = builder.icmp_unsigned("==", builder.and_(bits, _constant(register - 1)), _constant(0))
+    fewest = 2 * WIDEST if layout == INTERLEAVED else FAR_APART // ITEMSIZE[storage]
+    unforeseen = builder.or_(
+        builder.icmp_unsigned(">=", pairs, _constant(fewest)), builder.icmp_unsigned("!=", fetch, _constant(0))
+    )
 
     def rotate_panel(width: int, first: ir.Value) -> None:
         if not lead or width * pair_bytes < 2 * register:
@@ -111,7 +127,11 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
             in_q = builder.icmp_signed("<", loop.index, q_heads)
             q_head = builder.add(q_panel, builder.mul(loop.index, q_stride))
             k_head = builder.add(k_panel, builder.mul(builder.sub(loop.index, q_heads), k_stride))
-            panel.rotate(builder.select(in_q, q_head, k_head))
+            head = builder.select(in_q, q_head, k_head)
+            if width >= FETCHED:
+                with builder.if_then(unforeseen):
+                    panel.fetch(builder.add(head, _constant(AHEAD)))
+            panel.rotate(head)
 
     with cgutils.for_range(builder, builder.udiv(pairs, _constant(WIDEST))) as loop:
         rotate_panel(WIDEST, builder.mul(loop.index, _constant(WIDEST)))

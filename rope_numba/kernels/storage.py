@@ -15,6 +15,7 @@ F32, F64, F16, BF16 = range(4)
 NAMES = ("f32", "f64", "f16", "bf16")
 ITEMSIZE = (4, 8, 2, 2)
 TABLE_ITEMSIZE = (4, 8, 4, 4)
+CACHE_LINE = 64
 
 _I16, _I32, _FLOAT, _DOUBLE, _HALF = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.DoubleType(), ir.HalfType()
 
@@ -50,6 +51,17 @@ def load(builder: Any, address: ir.Value, element: ir.Type, lanes: int, alignmen
 def store(builder: Any, value: ir.Value, address: ir.Value, alignment: int) -> None:
     """Store a vector to an address that is aligned to its array's elements only."""
     builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=alignment)
+
+
+def fetch(builder: Any, address: ir.Value, length: int) -> None:
+    """Have so many bytes brought into the second-level cache; at an address without memory nothing happens."""
+    place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
+    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
+    to_read, second_level, data = number(0), number(2), number(1)
+    for distance in range(0, length, CACHE_LINE):
+        line = builder.inttoptr(builder.add(address, ir.Constant(address.type, distance)), place)
+        builder.call(prefetch, [line, to_read, second_level, data])
 
 
 def load_numbers(context: Any, builder: Any, storage: int, address: ir.Value, lanes: int) -> ir.Value:
