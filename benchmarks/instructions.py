@@ -3,8 +3,8 @@
     python benchmarks/instructions.py
 
 16-bit data is bound by its conversions there, not by memory: this shows how near to the limit of the processor's ports
-a kernel comes. `llvm-mca` (Debian: llvm), where it is installed, tells how many cycles the instructions take at best;
-the clock that turns nanoseconds into cycles is not known, so times stand as ratios to float32 of the same layout.
+a kernel comes. `llvm-mca` (Debian: llvm), where it is installed, reckons how many cycles the instructions take at best.
+A cycle's time is that of a chain of multiplications, each of which waits for the one before.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,19 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 import llvmlite.binding as llvm
 import measure
+import numba
+import numpy as np
 from llvmlite import ir
 from numba.core.registry import cpu_target
 
-import rope_numba as rn
-from rope_numba.kernels.panel import Panel
-from rope_numba.kernels.storage import F64, NAMES
+from rope_numba.kernels.panel import HALF, INTERLEAVED, Panel
+from rope_numba.kernels.row import row_address
+from rope_numba.kernels.share import call_at
+from rope_numba.kernels.storage import F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
 
 PAIRS = 64
+FEW, MANY = 4, 24  # heads; the many take 24 KiB in float64
+MULTIPLICATION = 3  # cycles from one to the next that needs its result, on x86-64 since 2008
 KINDS = {
     "multiply": r"v?mulp[sd]",
     "add, subtract": r"v?(add|sub)p[sd]",
@@ -96,36 +102,63 @@ def cycles_of(instructions: list[str]) -> str:
     return f"{int(found.group(1)) / 200:.0f}" if found else "llvm-mca does not know them"
 
 
-def times(heads: int = 16, more: int = 7, rounds: int = 200) -> dict[tuple[str, str], float]:
-    """Return the time of a head: that of many less that of few, the least of all rounds each."""
-    calls: dict[tuple[str, str, int], Any] = {}
-    for dtype in measure.DTYPES:
-        for layout in measure.LAYOUTS:
-            step = rn.Rope(2 * PAIRS, layout=layout).at(offset=5, tokens=1)
-            for factor in (1, more):
-                q = measure.array((1, heads * factor, 2 * PAIRS), dtype)
-                calls[dtype, layout, factor] = lambda step=step, q=q: step(q)
-    laps: dict[tuple[str, str, int], list[float]] = {name: [] for name in calls}
+def times(rounds: int = 100, laps: int = 500) -> tuple[float, dict[tuple[str, str], float]]:
+    """Return the time of a cycle, and of a head: that of many less that of few, the least of all rounds each."""
+    rows = [(name, layout) for name in NAMES for layout in (INTERLEAVED, HALF)]
+    memory = np.zeros(1 << 17, np.uint8)
+    start = memory.ctypes.data + -memory.ctypes.data % 4096
+    loops = {row: _loop(NAMES.index(row[0]), row[1], start) for row in rows}
+    least: dict[Any, float] = {}
     for _ in range(rounds):
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            for _ in range(60):
-                call()
-            laps[name].append((time.perf_counter() - begin) / 60)
-    least = {name: min(each) for name, each in laps.items()}
-    return {
-        (dtype, layout): (least[dtype, layout, more] - least[dtype, layout, 1]) / (heads * (more - 1))
-        for dtype in measure.DTYPES
-        for layout in measure.LAYOUTS
+        for row, loop in loops.items():
+            for heads in (FEW, MANY):
+                begin = time.perf_counter()
+                loop(laps, heads)
+                taken = (time.perf_counter() - begin) / laps
+                least[row, heads] = min(taken, least.get((row, heads), taken))
+        begin = time.perf_counter()
+        _multiply(3, 20_000)
+        taken = (time.perf_counter() - begin) / (20_000 * MULTIPLICATION)
+        least["cycle"] = min(taken, least.get("cycle", taken))
+    dtypes = dict(zip(NAMES, measure.DTYPES, strict=True))
+    heads_alone = {
+        (dtypes[name], measure.LAYOUTS[layout]): (least[(name, layout), MANY] - least[(name, layout), FEW])
+        / (MANY - FEW)
+        for name, layout in rows
     }
+    return least["cycle"], heads_alone
+
+
+def _loop(storage: int, layout: int, start: int) -> Callable[[int, int], None]:
+    """Return a compiled function that rotates one token over and over, so many times, with so many heads."""
+    head, table = 2 * PAIRS * ITEMSIZE[storage], PAIRS * TABLE_ITEMSIZE[storage]
+    q = start + 2 * table
+
+    def rotate(laps: int, heads: int) -> None:
+        row: Any = row_address(storage, layout)  # type: ignore[call-arg]
+        for _ in range(laps):
+            call_at(row, (PAIRS, 0, start, start + table, q, heads, head, q, 0, head))  # type: ignore[call-arg]
+
+    compiled: Callable[[int, int], None] = numba.njit(error_model="numpy")(rotate)
+    compiled(1, FEW)
+    return compiled
+
+
+@numba.njit
+def _multiply(x: int, times: int) -> int:
+    for _ in range(times):
+        x *= x
+    return x
 
 
 def main() -> None:
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
-    taken = times()
-    print(f"| 128 channels | {' | '.join(KINDS)} | all vector instructions | llvm-mca, cycles | time / float32's |")
-    print("| --- |" + " ---: |" * (len(KINDS) + 3))
+    _multiply(3, 1)
+    cycle, taken = times()
+    ends = ("all vector instructions", "llvm-mca, cycles", "taken, cycles", "taken / float32's")
+    print(f"| {' | '.join(('128 channels', *KINDS, *ends))} |")
+    print("| --- |" + " ---: |" * (len(KINDS) + len(ends)))
     for dtype, name in zip(measure.DTYPES, ("f32", "f64", "f16", "bf16"), strict=True):
         for number, layout in enumerate(measure.LAYOUTS):
             body = assembly_of(NAMES.index(name), number)
@@ -135,9 +168,13 @@ def main() -> None:
                 counts.append(sum(1 for code in rest if re.fullmatch(pattern, code)))
                 rest = [code for code in rest if not re.fullmatch(pattern, code)]
             ratio = taken[dtype, layout] / taken["float32", layout]
-            cells = [f"{dtype}, {layout}", *map(str, counts), str(len(wide)), cycles_of(body), f"{ratio:.2f}"]
+            cells = [f"{dtype}, {layout}", *map(str, counts), str(len(wide)), cycles_of(body)]
+            cells += [f"{taken[dtype, layout] / cycle:.0f}", f"{ratio:.2f}"]
             print(f"| {' | '.join(cells)} |")
-    print(f"\n{measure.processor()}; time by difference of 112 and 16 heads of one token, least of 200 laps.")
+    print(
+        f"\n{measure.processor()} at {1e-9 / cycle:.2f} GHz; taken: the difference of {MANY} and {FEW} heads of one"
+        " token, on a boundary of 64 bytes, least of 100 laps."
+    )
 
 
 if __name__ == "__main__":
