@@ -220,18 +220,29 @@ def test_large_work_has_the_same_bits_on_any_number_of_threads(
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_more_than_caches_hold_with_heads_outside_tokens_has_the_same_bits_as_by_pieces(
-    dtype: str, layout: str
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("threads", range(1, numba.config.NUMBA_NUM_THREADS + 1))
+def test_more_than_caches_hold_has_the_same_bits_as_by_pieces(
+    threads: int, order: str, dtype: str, layout: str
 ) -> None:
-    tokens = (1 << 25) // (64 * 128 * np.dtype(dtype).itemsize) + 1
-    q = np.broadcast_to(normal((64, 1, 128), dtype), (64, tokens, 128)).copy()
-    pieces = q.copy()
-    rope = rn.Rope(128, layout=layout, order="htd")
-    rope(q, offset=77)
+    tokens = (1 << 25) // (64 * 128 * DTYPES[dtype](0).itemsize) + 1
+    q, k = (np.broadcast_to(normal((heads, 1, 128), dtype), (heads, tokens, 128)).copy() for heads in (48, 16))
+    if order == "thd":
+        q, k = q.swapaxes(0, 1).copy(), k.swapaxes(0, 1).copy()
+    pieces = q.copy(), k.copy()
+    rope = rn.Rope(128, layout=layout, order=order)
+    before = numba.get_num_threads()
+    numba.set_num_threads(threads)
+    try:
+        rope(q, k, offset=77)
+    finally:
+        numba.set_num_threads(before)
     for start in range(0, tokens, 100):
-        rope(pieces[:, start : start + 100], offset=77 + start)
-    assert_same_bits(q, pieces)
+        part = np.s_[start : start + 100] if order == "thd" else np.s_[:, start : start + 100]
+        rope(pieces[0][part], pieces[1][part], offset=77 + start)
+    assert_same_bits(q, pieces[0])
+    assert_same_bits(k, pieces[1])
 
 
 def test_few_tokens_with_very_many_heads_are_shared_out_by_heads() -> None:

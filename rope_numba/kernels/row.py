@@ -19,14 +19,14 @@ WIDEST = 128
 # that begins there takes short steps up to the next multiple of a register, and whole registers from there on.
 NUMPY_STARTS = 16
 
-# The processor fetches ahead by itself where memory is walked in its order. It does not foresee what comes next in
-# heads of several panels, in halves this many bytes apart, or where tokens lie inside heads. There it is told, so many
-# bytes before. Measured on AVX2, one thread, 4096 tokens, as times the stream: 16+4 heads x 256 in float32, half, from
-# 2.6 to 1.4; 4 x 512, interleaved, from 4.4 to 2.7; 32+8 x 128 with heads outside tokens from 1.5 to 1.25. Told without
-# need it loses: 32+8 x 128 with tokens outside heads 1.2 instead of 1.0.
+# The processor fetches ahead by itself where memory is walked in its order. It does not foresee what comes next where
+# halves lie this many bytes apart, nor in heads of several panels, nor where tokens lie inside heads (`fetch`). There
+# it is told, so many bytes before. Measured on AVX2, one thread, 4096 tokens, as times the stream: 16+4 heads x 256 in
+# float32, half, from 2.6 to 1.4; 4 x 512, interleaved, from 4.4 to 2.7; 32+8 x 128 with heads outside tokens from 1.5
+# to 1.25. Told without need it loses: 32+8 x 128 with tokens outside heads 1.2 instead of 1.0.
 FAR_APART = 512
 AHEAD = 8192
-# Narrower panels are never fetched ahead.
+# For narrower panels it never is, for 16-bit ones below the widest neither: they gain nothing.
 FETCHED = 32
 
 
@@ -105,6 +105,7 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
     unforeseen = builder.or_(
         builder.icmp_unsigned(">=", pairs, _constant(fewest)), builder.icmp_unsigned("!=", fetch, _constant(0))
     )
+    narrowest = FETCHED if storage in (F32, F64) else WIDEST
 
     def rotate_panel(width: int, first: ir.Value) -> None:
         if not lead or width * pair_bytes < 2 * register:
@@ -128,7 +129,7 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
             q_head = builder.add(q_panel, builder.mul(loop.index, q_stride))
             k_head = builder.add(k_panel, builder.mul(builder.sub(loop.index, q_heads), k_stride))
             head = builder.select(in_q, q_head, k_head)
-            if width >= FETCHED:
+            if width >= narrowest:
                 with builder.if_then(unforeseen):
                     panel.fetch(builder.add(head, _constant(AHEAD)))
             panel.rotate(head)
