@@ -3,7 +3,7 @@
     python benchmarks/instructions.py
 
 16-bit data is bound by its conversions there, not by memory: this shows how near to the limit of the processor's ports
-a kernel comes. `llvm-mca` (Debian: llvm), where it is installed, reckons how many cycles the instructions take at best.
+a kernel comes. `llvm-mca` (Debian: llvm), where it is installed, reckons how many cycles they take in its model.
 A cycle's time is that of a chain of multiplications, each of which waits for the one before.
 """
 
@@ -33,8 +33,9 @@ from rope_numba.kernels.share import call_at
 from rope_numba.kernels.storage import F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
 
 PAIRS = 64
+ROUNDS = 100
 FEW, MANY = 4, 24  # heads; the many take 24 KiB in float64
-MULTIPLICATION = 3  # cycles from one to the next that needs its result, on x86-64 since 2008
+MULTIPLICATION = 3  # cycles from one to the next that needs its result, on Intel's Core and AMD's Zen
 KINDS = {
     "multiply": r"v?mulp[sd]",
     "add, subtract": r"v?(add|sub)p[sd]",
@@ -102,7 +103,7 @@ def cycles_of(instructions: list[str]) -> str:
     return f"{int(found.group(1)) / 200:.0f}" if found else "llvm-mca does not know them"
 
 
-def times(rounds: int = 100, laps: int = 500) -> tuple[float, dict[tuple[str, str], float]]:
+def times(rounds: int = ROUNDS, laps: int = 500) -> tuple[float, dict[tuple[str, str], float]]:
     """Return the time of a cycle, and of a head: that of many less that of few, the least of all rounds each."""
     rows = [(name, layout) for name in NAMES for layout in (INTERLEAVED, HALF)]
     memory = np.zeros(1 << 17, np.uint8)
@@ -145,8 +146,8 @@ def _loop(storage: int, layout: int, start: int) -> Callable[[int, int], None]:
 
 
 @numba.njit
-def _multiply(x: int, times: int) -> int:
-    for _ in range(times):
+def _multiply(x: int, count: int) -> int:
+    for _ in range(count):
         x *= x
     return x
 
@@ -173,7 +174,8 @@ def main() -> None:
             print(f"| {' | '.join(cells)} |")
     print(
         f"\n{measure.processor()} at {1e-9 / cycle:.2f} GHz; taken: the difference of {MANY} and {FEW} heads of one"
-        " token, on a boundary of 64 bytes, least of 100 laps."
+        f" token, on a boundary of 64 bytes, least of {ROUNDS} laps; float64 in halves fetches ahead too, by 16 more"
+        " instructions."
     )
 
 

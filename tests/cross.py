@@ -69,7 +69,7 @@ def compile_row(processor: Processor, storage: int, layout: int) -> tuple[str, b
     return machine.emit_assembly(compiled), machine.emit_object(compiled)
 
 
-# Reads calls from its input, each a line of eleven numbers and then the memory that it rotates in; writes that memory.
+# Reads calls from its input, each twelve numbers and then the memory that it rotates in; writes that memory.
 MAIN = """
 #include <stdio.h>
 typedef void row(long, long, long, long, long, long, long, long, long, long);
@@ -127,7 +127,7 @@ def run(emulator: str, program: Path, calls: list[Call], order: list[tuple[int, 
         heads = call.q.tobytes() + call.k.tobytes()
         first = -(-len(table) // 64) * 64 + call.start
         memory = table.ljust(first, b"\0") + heads
-        stride, fetch = call.q.strides[0], int(call.start == 16)
+        stride, fetch = call.q.strides[0], int(call.start == 16)  # told to fetch and not, at no more calls
         numbers = [
             order.index((call.storage, call.layout)), call.cos.size, fetch, 0, call.cos.nbytes, first,
             len(call.q), stride, first + call.q.nbytes, len(call.k), stride, len(memory),

@@ -8,6 +8,7 @@ import platform
 import re
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -88,14 +89,25 @@ def test_one_pair_at_a_time_is_for_the_last_odd_pair_only(emitted: tuple[str, di
         assert len(alone) <= 4 * 4, name
 
 
-def test_wide_panels_fetch_each_cache_line_of_a_head_to_come_once(
+def test_wide_panels_fetch_each_cache_line_of_a_head_to_come_once_and_only_if_told(
     emitted: tuple[str, dict[str, Any]],
 ) -> None:
     register, kernels = emitted
     for name, (row, _) in kernels.items():
-        itemsize = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}[name.split()[0]]
+        storage, layout = name.split()
+        itemsize = {"f32": 4, "f64": 8, "f16": 2, "bf16": 2}[storage]
         # A panel's code stands twice where rows that begin 16 bytes past a register's boundary have code of their own.
         copies = 2 if itemsize > 2 and register != "xmm" else 1
-        pairs = 128 + 64 + 32 if itemsize > 2 else 128
-        fetches = [code for code in opcodes(row) if code.startswith("prefetch")]
-        assert fetches == ["prefetcht1"] * (copies * 2 * pairs * itemsize // 64), name
+        runs = 1 if layout == "interleaved" else 2  # the second at an index
+        expected: Counter[tuple[int, bool]] = Counter()
+        for pairs in (128, 64, 32) if itemsize > 2 else (128,):
+            for index in range(runs):
+                lines = range(8192, 8192 + pairs * 2 * itemsize // runs, 64)
+                expected.update({(line, bool(index)): copies for line in lines})
+        code = [line for line in row.splitlines() if re.match(r"\t[a-z]", line)]
+        places = [place for place, line in enumerate(code) if line.startswith("\tprefetcht1\t")]
+        addresses = [re.fullmatch(r"\tprefetcht1\t(\d+)\(%\w+(,%\w+)?\)", code[place]) for place in places]
+        assert Counter((int(found[1]), bool(found[2])) for found in addresses if found) == expected, name
+        first = [place for place in places if place - 1 not in places]
+        assert first, name
+        assert all(re.match(r"\tj(e|ne)\t", code[place - 1]) for place in first), name

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 from typing import Any
 
 import numpy as np
 import pytest
-from helpers import needs_jit
+from helpers import assert_same_bits, needs_jit, normal
 from numba import int64, njit
+from numpy.typing import NDArray
 
 import rope_numba as rn
 
@@ -77,3 +79,70 @@ def test_a_share_without_memory_ends_in_an_error(monkeypatch: pytest.MonkeyPatch
     rope = rn.Rope(8, layout="half", layout_out="interleaved")
     with pytest.raises(MemoryError, match="no memory for what a rotation holds on its way"):
         rope(np.ones((1, 2, 8), np.float32), offset=1)
+
+
+def plan_of(rope: rn.Rope, q: NDArray[Any], k: NDArray[Any] | None) -> int:
+    """Return the plan for rotating float32 arrays of three axes."""
+    from rope_numba.kernels import launch, told
+
+    step = rope.at(offset=3, tokens=q.shape[0 if rope.order == "thd" else 1])
+    entry = launch.kernels_for("f32", rope.layout).compiled(3)
+    alone = told.ALONE if k is None else 0
+    return entry(q, q[..., :0] if k is None else k, step._rows32, step._told | alone | told.SHARED)
+
+
+def test_more_chunks_than_tokens_share_out_heads_of_work_that_is_more_than_caches_hold() -> None:
+    from rope_numba.kernels import launch
+
+    if not launch.may_launch():
+        pytest.skip("no second thread here")
+    q, k = normal((64, 1040, 128)), normal((64, 8, 128), seed=1)
+    expected = q.copy(), k.copy()
+    rn.Rope(128, backend="numpy")(*expected, offset=3)
+    assert launch.plan_launcher()(plan_of(rn.Rope(128), q, k), 100) == 0
+    assert_same_bits(q, expected[0])
+    assert_same_bits(k, expected[1])
+
+
+ENOUGH = 1025  # tokens of 64 heads x 128 in float32: just above 32 MiB
+
+
+def empty(*shape: int) -> NDArray[Any]:
+    return np.empty((*shape, 128), np.float32)
+
+
+def sliced(tokens: int) -> tuple[NDArray[Any], NDArray[Any]]:
+    packed = empty(tokens, 70)
+    return packed[:, :48], packed[:, 48:64]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "order", "in_turn", "fetch"),
+    [
+        (lambda: (empty(ENOUGH, 48), empty(ENOUGH, 16)), "thd", 1, 0),
+        (lambda: (empty(ENOUGH - 1, 48), empty(ENOUGH - 1, 16)), "thd", 0, 0),
+        (lambda: (empty(63, 1000), empty(63, 100)), "thd", 0, 0),
+        (lambda: (empty(64, 1000), empty(64, 100)), "thd", 1, 0),
+        (lambda: (empty(ENOUGH, 64), None), "thd", 0, 0),
+        (lambda: sliced(ENOUGH), "thd", 0, 0),
+        (lambda: (empty(48, ENOUGH), empty(16, ENOUGH)), "htd", 0, 1),
+        (lambda: (empty(64, ENOUGH), None), "htd", 0, 1),
+        (lambda: (empty(48, ENOUGH - 1), empty(16, ENOUGH - 1)), "htd", 0, 0),
+        (lambda: (empty(1, 64 * ENOUGH), None), "htd", 0, 0),
+        (lambda: (empty(64, ENOUGH)[:, ::-1], None), "htd", 0, 0),
+    ],
+    ids=[
+        "large", "32 MiB", "63 tokens", "64 tokens", "q alone", "slices of one array", "heads outside tokens",
+        "q alone, heads outside tokens", "32 MiB, heads outside tokens", "one head", "backwards",
+    ],
+)  # fmt: skip
+def test_only_large_work_out_of_memorys_order_is_walked_in_turn_or_fetched_ahead(
+    arrays: Any, order: str, in_turn: int, fetch: int
+) -> None:
+    from rope_numba.kernels import share
+
+    q, k = arrays()
+    plan = plan_of(rn.Rope(128, order=order), q, k)
+    assert plan > share.FAILED
+    numbers = (ctypes.c_int64 * 21).from_address(plan + 8 * share._NUMBERS)
+    assert (numbers[6], numbers[9]) == (in_turn, fetch)

@@ -21,10 +21,11 @@ from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED,
 # of 32 tokens 1.3, with 8 of 8 1.8, head by head 2.4.
 GROUP_HEADS = 6
 BLOCK_TOKENS = 64
-# More bytes than caches hold are fetched ahead there. Where heads lie inside tokens, a block's q is then walked before
-# its k, as going to and fro between two arrays is not foreseen either: on one thread and on two, 4096 tokens in float32
-# took 1.2 to 1.4 and 1.3 to 1.5 times the stream, and now 1.0 to 1.1. In the caches it would cost a tenth.
-LARGE = 1 << 25
+# More bytes than these are taken for more than caches hold. Heads outside tokens are then fetched ahead. Where they lie
+# inside, a block's q is walked before its k, unless both are slices of one row: going to and fro between two arrays is
+# not foreseen either. On one thread and on two, 4096 tokens in float32 took 1.2 to 1.4 and 1.3 to 1.5 times the stream
+# so, and take 1.0 to 1.1 in turn. In the caches that would cost a tenth.
+LARGE_BYTES = 1 << 25
 
 NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.uint16, BF16: types.uint16}
 
@@ -115,10 +116,10 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
         # Memory is walked in its own order: a token's heads where they lie together, else groups of heads.
         groups, block, in_turn, fetch = 1, tokens, 0, 0
-        large = batch * tokens * (heads + k_heads) * head_dim * itemsize > LARGE
+        large = batch * tokens * (heads + k_heads) * head_dim * itemsize > LARGE_BYTES
         if tokens > 1 and abs(q_head) > abs(q_token):
             groups, block = (heads + k_heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS
-            fetch = int(large)
+            fetch = int(large and heads + k_heads > 1 and q_token > 0)
         elif large and tokens >= BLOCK_TOKENS and k_heads > 0 and abs(k_address - q_address) > abs(q_token):
             groups, block, in_turn = 2, BLOCK_TOKENS, 1
         extent = (batch, tokens, heads, k_heads, block, groups, in_turn)

@@ -20,14 +20,15 @@ WIDEST = 128
 NUMPY_STARTS = 16
 
 # The processor fetches ahead by itself where memory is walked in its order. It does not foresee what comes next where
-# halves lie this many bytes apart, nor in heads of several panels, nor where tokens lie inside heads (`fetch`). There
-# it is told, so many bytes before. Measured on AVX2, one thread, 4096 tokens, as times the stream: 16+4 heads x 256 in
-# float32, half, from 2.6 to 1.4; 4 x 512, interleaved, from 4.4 to 2.7; 32+8 x 128 with heads outside tokens from 1.5
-# to 1.25. Told without need it loses: 32+8 x 128 with tokens outside heads 1.2 instead of 1.0.
+# halves lie so many bytes apart or more, nor in heads of two of the widest panels, nor where tokens lie inside heads
+# (`fetch`). There it is told, so many bytes before. Measured on AVX2, one thread, 4096 tokens, as times the stream:
+# 16+4 heads x 256 in float32, half, from 2.6 to 1.4 (64 tokens: from 1.33 to 1.21; one: 50 ns more); 4 x 512,
+# interleaved, from 4.4 to 2.7; 32+8 x 128 with heads outside tokens from 1.5 to 1.25. Told without need it loses: 32+8
+# x 128 with tokens outside heads 1.2 instead of 1.0.
 FAR_APART = 512
 AHEAD = 8192
-# For narrower panels it never is, for 16-bit ones below the widest neither: they gain nothing.
-FETCHED = 32
+# In pairs. For narrower panels it never is, nor for 16-bit ones below the widest: they gain nothing.
+NARROWEST_FETCHED = 32
 
 
 @intrinsic(prefer_literal=True)
@@ -48,9 +49,9 @@ def rotate_row(
 ) -> Any:
     """Rotate all pairs of one token, in place, in all its heads of q and of k.
 
-    storage and layout are constants. fetch is not 0 where memory is much and walked out of its order. cos, sin, q and k
-    are addresses: of the token's rows and of the first channel of its rotary block in its first head. Strides are bytes
-    from head to head.
+    storage and layout are constants. fetch is not 0 where memory is much and walked out of its order; wide heads are
+    fetched ahead in any case. cos, sin, q and k are addresses: of the token's rows and of the first channel of its
+    rotary block in its first head. Strides are bytes from head to head.
     """
     code, shape = storage.literal_value, layout.literal_value
     signature = types.void(storage, layout, *[types.int64] * 10)
@@ -97,7 +98,7 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
     partner = builder.mul(pairs, _constant(ITEMSIZE[storage]))
     register = register_bytes(context)
     lead = (register - NUMPY_STARTS) // pair_bytes if register > NUMPY_STARTS and storage in (F32, F64) else 0
-    # Asked of q alone, which has most of the heads: either way is right wherever k lies.
+    # Asked of q alone, as k lies likewise in most cases: either way is right wherever it lies.
     start = builder.sub(q, _constant(NUMPY_STARTS))
     bits = builder.or_(builder.or_(start, q_stride), partner)
     as_usual = builder.icmp_unsigned("==", builder.and_(bits, _constant(register - 1)), _constant(0))
@@ -105,7 +106,7 @@ def _write_row(context: Any, builder: Any, storage: int, layout: int, arguments:
     unforeseen = builder.or_(
         builder.icmp_unsigned(">=", pairs, _constant(fewest)), builder.icmp_unsigned("!=", fetch, _constant(0))
     )
-    narrowest = FETCHED if storage in (F32, F64) else WIDEST
+    narrowest = NARROWEST_FETCHED if storage in (F32, F64) else WIDEST
 
     def rotate_panel(width: int, first: ir.Value) -> None:
         if not lead or width * pair_bytes < 2 * register:
