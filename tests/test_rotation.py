@@ -219,20 +219,17 @@ def test_large_work_has_the_same_bits_on_any_number_of_threads(
     assert_same_bits(k, expected_k)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("threads", range(1, numba.config.NUMBA_NUM_THREADS + 1))
-def test_more_than_caches_hold_has_the_same_bits_as_by_pieces(
-    threads: int, order: str, dtype: str, layout: str
-) -> None:
+def test_more_than_caches_hold_has_the_same_bits_as_by_pieces(threads: int, order: str, dtype: str) -> None:
     """Pieces are small enough to be walked in another way (test_share.py), and that way is held to NumPy elsewhere."""
     tokens = (1 << 25) // (3 * 64 * 128 * DTYPES[dtype](0).itemsize) + 1
     axes = (lambda heads: (3, 1, heads, 128)) if order == "thd" else (lambda heads: (3, heads, 1, 128))
     axis = 1 if order == "thd" else 2
     q, k = (np.repeat(normal(axes(heads), dtype), tokens, axis) for heads in (48, 16))
     pieces = q.copy(), k.copy()
-    rope = rn.Rope(128, layout=layout, order=order)
+    rope = rn.Rope(128, layout="half", order=order)
     before = numba.get_num_threads()
     numba.set_num_threads(threads)
     try:
