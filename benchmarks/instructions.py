@@ -103,7 +103,7 @@ def cycles_of(instructions: list[str]) -> str:
     return f"{int(found.group(1)) / 200:.0f}" if found else "llvm-mca does not know them"
 
 
-def times(rounds: int = ROUNDS, laps: int = 500) -> tuple[float, dict[tuple[str, str], float]]:
+def times(rounds: int = ROUNDS, laps: int = 500) -> tuple[float, dict[tuple[str, int], float]]:
     """Return the time of a cycle, and of a head: that of many less that of few, the least of all rounds each."""
     rows = [(name, layout) for name in NAMES for layout in (INTERLEAVED, HALF)]
     memory = np.zeros(1 << 17, np.uint8)
@@ -121,12 +121,7 @@ def times(rounds: int = ROUNDS, laps: int = 500) -> tuple[float, dict[tuple[str,
         _multiply(3, 20_000)
         taken = (time.perf_counter() - begin) / (20_000 * MULTIPLICATION)
         least["cycle"] = min(taken, least.get("cycle", taken))
-    dtypes = dict(zip(NAMES, measure.DTYPES, strict=True))
-    heads_alone = {
-        (dtypes[name], measure.LAYOUTS[layout]): (least[(name, layout), MANY] - least[(name, layout), FEW])
-        / (MANY - FEW)
-        for name, layout in rows
-    }
+    heads_alone = {row: (least[row, MANY] - least[row, FEW]) / (MANY - FEW) for row in rows}
     return least["cycle"], heads_alone
 
 
@@ -160,7 +155,7 @@ def main() -> None:
     ends = ("all vector instructions", "llvm-mca, cycles", "taken, cycles", "taken / float32's")
     print(f"| {' | '.join(('128 channels', *KINDS, *ends))} |")
     print("| --- |" + " ---: |" * (len(KINDS) + len(ends)))
-    for dtype, name in zip(measure.DTYPES, ("f32", "f64", "f16", "bf16"), strict=True):
+    for dtype, name in zip(measure.DTYPES, NAMES, strict=True):
         for number, layout in enumerate(measure.LAYOUTS):
             body = assembly_of(NAMES.index(name), number)
             wide = [line for line in body if re.search(r"%[xyz]mm", line)]
@@ -168,9 +163,9 @@ def main() -> None:
             for pattern in KINDS.values():
                 counts.append(sum(1 for code in rest if re.fullmatch(pattern, code)))
                 rest = [code for code in rest if not re.fullmatch(pattern, code)]
-            ratio = taken[dtype, layout] / taken["float32", layout]
+            ratio = taken[name, number] / taken["f32", number]
             cells = [f"{dtype}, {layout}", *map(str, counts), str(len(wide)), cycles_of(body)]
-            cells += [f"{taken[dtype, layout] / cycle:.0f}", f"{ratio:.2f}"]
+            cells += [f"{taken[name, number] / cycle:.0f}", f"{ratio:.2f}"]
             print(f"| {' | '.join(cells)} |")
     print(
         f"\n{measure.processor()} at {1e-9 / cycle:.2f} GHz; taken: the difference of {MANY} and {FEW} heads of one"
