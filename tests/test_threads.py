@@ -136,6 +136,65 @@ print(results)
     assert run(code, cold_cache) == str([True] * 6)
 
 
+@needs_jit
+def test_numbas_lock_is_not_taken_while_another_thread_makes_numbas_target(warm_cache: dict[str, str]) -> None:
+    # Numba makes its target at the first njit of a process, behind a lock of its own, and takes the other one there.
+    code = """
+from numba.core import registry
+making, real = threading.Event(), registry.cpu.CPUContext
+def slow(*arguments):
+    registry.cpu.CPUContext = real
+    making.set()
+    threading.Event().wait(1.5)  # more than the other thread needs to come to the locks
+    return real(*arguments)
+registry.cpu.CPUContext = slow
+maker = threading.Thread(target=lambda: registry.cpu_target.target_context, daemon=True)
+named = threading.Thread(target=lambda: rn.rotate_interleaved, daemon=True)
+maker.start(); making.wait(); named.start()
+maker.join(60); named.join(60)
+print(maker.is_alive(), named.is_alive(), "rotate_interleaved" in vars(rn))
+"""
+    assert run(code, warm_cache) == "False False True"
+
+
+@needs_jit
+def test_kernels_can_be_imported_while_another_thread_compiles(warm_cache: dict[str, str]) -> None:
+    # Who compiles a caller of the kernels imports them too, holding Numba's lock: no import may wait for it.
+    code = """
+from numba.core.compiler_lock import global_compiler_lock
+imported = threading.Thread(target=lambda: __import__("rope_numba.kernels.launch"), daemon=True)
+with global_compiler_lock:
+    imported.start(); imported.join(60)
+print(imported.is_alive(), "rope_numba.kernels.launch" in sys.modules)
+"""
+    assert run(code, warm_cache) == "False True"
+
+
+@needs_jit
+def test_a_rope_called_while_a_users_code_is_compiled_waits_for_no_other_first_call(warm_cache: dict[str, str]) -> None:
+    # The user's thread holds Numba's lock when it comes to ours, the other one takes them the other way round.
+    code = """
+from numba.core.compiler_lock import global_compiler_lock
+from rope_numba.kernels import launch
+others, make = threading.Event(), launch.make_entry
+def slow(*arguments):
+    others.set()
+    threading.Event().wait(1.5)
+    return make(*arguments)
+def compile_and_call():
+    others.wait()
+    with global_compiler_lock:
+        assert right(small)
+launch.make_entry = slow
+users = threading.Thread(target=compile_and_call, daemon=True)
+other = threading.Thread(target=lambda: right(small), daemon=True)
+users.start(); other.start()
+users.join(60); other.join(60)
+print(users.is_alive(), other.is_alive())
+"""
+    assert run(code, warm_cache) == "False False"
+
+
 @pytest.mark.process
 @pytest.mark.parametrize(
     "code",

@@ -45,7 +45,7 @@ def imported_in_turn(name: str) -> ModuleType:
     """
     if launcher() is None or not forks.can_compile():
         return importlib.import_module(name)
-    from numba.core.compiler_lock import global_compiler_lock
+    from .compile import in_turn
 
-    with global_compiler_lock:
-        return importlib.import_module(name)
+    module: ModuleType = in_turn(lambda: importlib.import_module(name))
+    return module

@@ -52,6 +52,23 @@ def version_digest() -> str:
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 
+def in_turn(work: Callable[[], Any]) -> Any:
+    """Return what work returns, done while no other thread compiles and where no interrupt breaks it off.
+
+    Numba's lock is the only one that is taken for this. Whoever compiles a caller of ours holds it, and may find itself
+    in here: a second lock, taken before Numba's by one thread and after it by another, would let both wait for ever.
+    """
+    if global_compiler_lock.is_locked():  # type: ignore[no-untyped-call]
+        return work()  # by this thread, so another would wait for it for ever
+    cpu_target.target_context  # noqa: B018  (Numba makes it once, behind a lock of its own, and takes this one there)
+
+    def work_alone() -> Any:
+        with global_compiler_lock:
+            return work()
+
+    return undisturbed(work_alone)
+
+
 def compile_kernel(
     function: Callable[..., Any], name: str, signature: Any, *, parallel: bool = False
 ) -> Callable[..., Any]:
@@ -64,19 +81,12 @@ def compile_kernel(
     function.__name__ = name
     function.__qualname__ = f"{name}_{version_digest()}"
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
-
-    def compile_now() -> Callable[..., Any]:
-        compiled: Callable[..., Any] | None = None
-        # Sources that were changed under a running process would let it write its old code under their new names.
-        if LOADED and source_digest() == LOADED:
-            # A second time, as what is wrong may be a damaged file, which the first removes.
-            compiled = _cached(function, signature, options) or _cached(function, signature, options)
-        return compiled or njit(signature, **options)(function)
-
-    holding = global_compiler_lock.is_locked()  # type: ignore[no-untyped-call]
-    # Whoever holds Numba's lock compiles something that calls this, and another thread would wait for it for ever.
-    answer: Callable[..., Any] = compile_now() if holding else undisturbed(compile_now)
-    return answer
+    compiled: Callable[..., Any] | None = None
+    # Sources that were changed under a running process would let it write its old code under their new names.
+    if LOADED and source_digest() == LOADED:
+        # A second time, as what is wrong may be a damaged file, which the first removes.
+        compiled = _cached(function, signature, options) or _cached(function, signature, options)
+    return compiled or njit(signature, **options)(function)
 
 
 def _cached(function: Callable[..., Any], signature: Any, options: dict[str, Any]) -> Callable[..., Any] | None:

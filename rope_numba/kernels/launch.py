@@ -17,6 +17,7 @@ from numba import config, get_num_threads, threading_layer  # type: ignore[attr-
 from numpy.typing import NDArray
 
 from .. import forks
+from .compile import in_turn
 from .entry import make_entry
 from .move import Mover, make_mover
 from .panel import HALF, INTERLEAVED
@@ -36,7 +37,6 @@ Entry = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], int]
 JIT_DISABLED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
 
 _launching = threading.Lock()
-_compiling = threading.RLock()
 _count_threads: Callable[[], int] = get_num_threads
 _launcher: Callable[[int, int], int] | None = None
 _layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
@@ -74,11 +74,15 @@ class Kernels:
 
     def compiled(self, rank: int) -> Entry:
         """Return the entry for arrays of so many axes."""
-        with _compiling:
+
+        def compile_it() -> None:
             if self.by_axes[rank] is self._uncompiled[rank]:
                 self.by_axes[rank] = make_entry(self.storage, self.layout, rank)
                 self.for_one_token[:] = self.by_axes[:4]
-            return self.by_axes[rank]
+
+        if self.by_axes[rank] is self._uncompiled[rank]:
+            in_turn(compile_it)
+        return self.by_axes[rank]
 
 
 class Movers:
@@ -98,10 +102,12 @@ class Movers:
 
     def compiled(self) -> Mover:
         """Return the entry."""
-        with _compiling:
-            if self._compiled is None:
-                self._compiled = make_mover(*self.kind)
+
+        def compile_it() -> Mover:
+            self._compiled = self._compiled or make_mover(*self.kind)
             return self._compiled
+
+        return self._compiled or in_turn(compile_it)
 
 
 def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], told: int) -> int:
@@ -128,11 +134,13 @@ def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], ro
 
 def plan_launcher() -> Callable[[int, int], int]:
     """Return the compiled function that carries out plans."""
-    global _launcher
-    if _launcher is None:
-        with _compiling:
-            _launcher = _launcher or make_launcher()
-    return _launcher
+
+    def compile_it() -> Callable[[int, int], int]:
+        global _launcher
+        _launcher = _launcher or make_launcher()
+        return _launcher
+
+    return _launcher or in_turn(compile_it)
 
 
 def may_launch() -> bool:
@@ -197,8 +205,8 @@ def movers_for(source: str, target: str, layout_in: str, layout_out: str) -> Mov
 
 
 def _after_fork_in_child() -> None:
-    global _launching, _compiling
-    _launching, _compiling = threading.Lock(), threading.RLock()
+    global _launching
+    _launching = threading.Lock()
 
 
 if hasattr(os, "register_at_fork"):
