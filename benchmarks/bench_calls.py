@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import threading
+import time
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from measure import LAYOUTS, array, measure
+from measure import LAYOUTS, SECONDS, array, measure, numpy_expression, numpy_in_place
 
 import rope_numba as rn
 from rope_numba.kernels.launch import kernels_for
@@ -47,3 +50,52 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     benchmark.group = "one token, 32+8 x 128: public calls beside the bare kernel"
     facts = {"case": "call", "call": call, "dtype": dtype, "layout": layout}
     measure(benchmark, calls[call], {"bare kernel": lambda: kernel(*seen, rows, told)}, **facts)
+
+
+BESIDE = ("step(q, k)", "rope(q, k, offset=n)", "step(q, k, out=(None, cache))", "NumPy in place", "NumPy expression")
+
+
+@pytest.mark.parametrize("call", BESIDE)
+def test_beside_a_busy_thread(benchmark: Any, call: str) -> None:
+    """The mean of many calls alone, and while another thread computes in Python, which asks for the lock all the time.
+
+    A mean, as what is lost to the other thread comes in pieces of 5 ms.
+    """
+    q, k, cache = array((1, 32, 128)), array((1, 8, 128)), array((64, 8, 128))
+    rope = rn.Rope(128)
+    step, (cos, sin) = rope.at(offset=777, tokens=1), (table[777:778, None] for table in rope.tables(778))
+    calls = {
+        "step(q, k)": lambda: step(q, k),
+        "rope(q, k, offset=n)": lambda: rope(q, k, offset=777),
+        "step(q, k, out=(None, cache))": lambda: step(q, k, out=(None, cache[7:8])),
+        "NumPy in place": numpy_in_place(q, k, cos, sin, "interleaved"),
+        "NumPy expression": numpy_expression(q, k, cos, sin, "interleaved"),
+    }
+    calls[call]()
+    seconds = SECONDS if benchmark.enabled else 0.001
+    alone = mean_over(seconds / 4, calls[call])
+    done = threading.Event()
+    other = threading.Thread(target=compute_until, args=(done,))
+    other.start()
+    benchmark.group = "one token, 32+8 x 128, beside a thread that is busy in Python"
+    beside = benchmark.pedantic(mean_over, args=(seconds, calls[call]), rounds=1)
+    done.set()
+    other.join()
+    benchmark.extra_info.update(case="call", call=call, us=beside * 1e6, alone_us=alone * 1e6)
+
+
+def compute_until(done: threading.Event) -> None:
+    """Keep Python busy."""
+    count = 0
+    while not done.is_set():
+        count += 1
+
+
+def mean_over(seconds: float, call: Callable[[], Any]) -> float:
+    """Return the mean time of as many calls as fit into so many seconds."""
+    begin, calls, passed = time.perf_counter(), 0, 0.0
+    while passed < seconds:
+        for _ in range(10):
+            call()
+        calls, passed = calls + 10, time.perf_counter() - begin
+    return passed / calls

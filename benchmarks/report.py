@@ -159,6 +159,15 @@ def call_table(found: Found) -> str:
     return table(["one token, 32+8 x 128, µs", "bare jitted call", *(f"`{call}`" for call in bench_calls.CALLS)], lines)
 
 
+def beside_table(found: Found) -> str:
+    """Return what one token takes beside a thread that is busy in Python."""
+    rows = [(call, found[key("beside_a_busy_thread", call=call)]) for call in bench_calls.BESIDE]
+    head = ["one token, 32+8 x 128, float32, interleaved; mean", "alone", "beside a thread busy in Python"]
+    return table(
+        head, ([f"`{call}`" if "(" in call else call, time(row["alone_us"]), time(row["us"])] for call, row in rows)
+    )
+
+
 def cache_table(found: Found) -> str:
     """Return what writing keys into a cache takes of doing it in steps, and a shift of the stream."""
     lines = []
@@ -287,7 +296,7 @@ def sections(data: dict[str, Any]) -> str:
         "Heads before tokens, slices of a packed projection, part of the channels, by the stream over that memory:"
     ]
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
-    parts += [width_table(found), call_table(found)]
+    parts += [width_table(found), call_table(found), beside_table(found)]
     parts += ["Keys of 512 tokens written into a cache as they are rotated, and 32,768 tokens shifted in it (8 x 128):"]
     parts += [cache_table(found), start_table(found), mission_table(found), *growth_tables(found)]
     parts += ["Losses: rows that take longer than 1.3 times the stream.", loss_table(found), method(data)]

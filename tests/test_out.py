@@ -377,7 +377,7 @@ SHARED: dict[str, tuple[Callable[[Array], tuple[Array, Array, Any]], str]] = {
     "q goes where k comes from": (lambda m: (m[:, :2], m[:, 2:4], (m[:, 2:4], None)), "out[0] shares memory with k"),
     "q and k change places": (lambda m: (m[:, :2], m[:, 2:4], (m[:, 2:4], m[:, :2])), "out[0] shares memory with k"),
     "both go to one place": (lambda m: (m[:, :1], m[:, 1:2], (m[:, 2:3], m[:, 2:3])), "out[0] shares memory with k"),
-    "k goes where q stays": (lambda m: (m[:, :2], m[:, 2:4], (None, m[:, 1:3])), "q shares memory with k or where"),
+    "k goes where q stays": (lambda m: (m[:, :1], m[:, 2:3], (None, m[:, :1])), "q shares memory with k or where"),
     "q is k": (lambda m: (m[:, :2], m[:, :2], (m[:, 2:4], None)), "k shares memory with q"),
 }
 

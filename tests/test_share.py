@@ -42,7 +42,7 @@ def entry() -> Any:
 
     @njit
     def counting(counts: Any, failing: int, shared: int) -> int:
-        return work((int64(counts.ctypes.data), counts.size, failing), shared)  # type: ignore[no-any-return]
+        return work((int64(counts.ctypes.data), counts.size, failing), counts.size, shared)  # type: ignore[no-any-return]
 
     return counting
 

@@ -253,6 +253,46 @@ print(launch._launcher)
 
 
 @needs_jit
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_a_decode_step_keeps_the_interpreter_lock_and_long_work_lets_others_run(
+    dtype: str, warm_cache: dict[str, str]
+) -> None:
+    # With switches asked for after a minute only, another thread gets a turn where this one gives the lock up.
+    code = f"""
+import time
+q, k, long = (np.ones(shape, "{dtype}") for shape in ((1, 32, 128), (1, 8, 128), (600, 32, 128)))
+rope, out = rn.Rope(128), np.empty_like(long)
+x, tables = np.ones((1, 32, 128), np.float32), rope.tables(1)
+step, steps = rope.at(offset=3, tokens=1), rope.at(offset=3, tokens=600)
+brief = [lambda: step(q, k), lambda: rope(q, k, offset=3), lambda: rope(q, offset=3), lambda: rope.shift(k, 1),
+    lambda: rn.rotate_interleaved(x, *tables)]
+long_work = [lambda: steps(long), lambda: steps(long, out=out)]
+[call() for call in brief + long_work]
+turns = [0]
+def others():
+    while True:
+        turns[0] += 1
+        time.sleep(0)
+threading.Thread(target=others, daemon=True).start()
+while turns[0] == 0:
+    time.sleep(0)
+sys.setswitchinterval(60)
+kept = []
+for call in brief:
+    before = turns[0]
+    for _ in range(200):
+        call()
+    kept.append(turns[0] == before)
+for call in long_work:
+    before = turns[0]
+    while turns[0] == before:
+        call()
+print(kept)
+"""
+    assert run(code, warm_cache, NUMBA_NUM_THREADS="1") == str([True] * 5)
+
+
+@needs_jit
 def test_a_decode_step_starts_no_threads(warm_cache: dict[str, str]) -> None:
     code = """
 assert right(small)

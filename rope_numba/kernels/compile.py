@@ -80,7 +80,8 @@ def compile_kernel(
     """
     function.__name__ = name
     function.__qualname__ = f"{name}_{version_digest()}"
-    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "parallel": parallel}
+    # Entries hold Python's interpreter lock as long as their work is brief (share.py); a launch never does.
+    options: dict[str, Any] = {"nogil": parallel, "error_model": "numpy", "parallel": parallel}
     compiled: Callable[..., Any] | None = None
     # Sources that were changed under a running process would let it write its old code under their new names.
     if LOADED and source_digest() == LOADED:

@@ -116,7 +116,8 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
         # Memory is walked in its own order: a token's heads where they lie together, else groups of heads.
         groups, block, in_turn, fetch = 1, tokens, 0, 0
-        large = batch * tokens * (heads + k_heads) * head_dim * itemsize > LARGE_BYTES
+        elements = batch * tokens * (heads + k_heads) * head_dim
+        large = elements * itemsize > LARGE_BYTES
         if tokens > 1 and abs(q_head) > abs(q_token):
             groups, block = (heads + k_heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS
             fetch = int(large and heads + k_heads > 1 and q_token > 0)
@@ -126,7 +127,7 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         rotate_row: Any = row_address(storage, layout)  # type: ignore[call-arg]
         turn = (rotate_row, pairs, fetch, table, pairs * table_itemsize, table_batch, table_token)
         places = (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head)
-        return _do_or_plan(extent + turn + places, told & SHARED)
+        return _do_or_plan(extent + turn + places, elements, told & SHARED)
 
     name = f"rotate_{NAMES[storage]}_{'interleaved' if layout == INTERLEAVED else 'half'}_{rank}d"
     array = types.Array(NUMBERS[storage], rank, "A")

@@ -105,7 +105,7 @@ def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mov
         turn = (pairs, int64(rows.ctypes.data), sines, table_batch, table_token)
         from_x = (int64(x.ctypes.data), x.strides[0], x.strides[1], x.strides[2])
         to_out = (int64(out.ctypes.data), out.strides[0], out.strides[1], out.strides[2])
-        return _do_or_plan(extent + carry + turn + from_x + to_out, told & SHARED)
+        return _do_or_plan(extent + carry + turn + from_x + to_out, x.size, told & SHARED)
 
     layouts = "_".join("interleaved" if layout == INTERLEAVED else "half" for layout in (layout_in, layout_out))
     name = f"move_{NAMES[source]}_{NAMES[target]}_{layouts}"
