@@ -22,6 +22,7 @@ CALLS = (
     "rope(q, k, offset=n), n new",
     "rope(q, k, positions=p)",
     "apply_rope(q, k)",
+    "step(q, k, out=(None, cache[n]))",
 )
 
 
@@ -29,7 +30,7 @@ CALLS = (
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", STORAGES)
 def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> None:
-    q, k = array((1, 32, 128), dtype), array((1, 8, 128), dtype)
+    q, k, cache = array((1, 32, 128), dtype), array((1, 8, 128), dtype), array((64, 8, 128), dtype)
     rope = rn.Rope(128, layout=layout)
     step, positions = rope.at(offset=777, tokens=1), np.array([777])
     step(q, k)
@@ -43,6 +44,7 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
         "rope(q, k, offset=n), n new": lambda: rope(q, k, offset=next(forward)),
         "rope(q, k, positions=p)": lambda: rope(q, k, positions=positions),
         "apply_rope(q, k)": lambda: rn.apply_rope(q, k, offset=777, layout=layout),
+        "step(q, k, out=(None, cache[n]))": lambda: step(q, k, out=(None, cache[7:8])),
     }
     before = q.copy(), k.copy()
     expected = tuple(x.tobytes() for x in rope.at(offset=778 if "new" in call else 777, tokens=1)(*before))
@@ -52,7 +54,13 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     measure(benchmark, calls[call], {"bare kernel": lambda: kernel(*seen, rows, told)}, **facts)
 
 
-BESIDE = ("step(q, k)", "rope(q, k, offset=n)", "step(q, k, out=(None, cache))", "NumPy in place", "NumPy expression")
+BESIDE = (
+    "step(q, k)",
+    "rope(q, k, offset=n)",
+    "step(q, k, out=(None, cache[n]))",
+    "NumPy in place",
+    "NumPy expression",
+)
 
 
 @pytest.mark.parametrize("call", BESIDE)
@@ -67,7 +75,7 @@ def test_beside_a_busy_thread(benchmark: Any, call: str) -> None:
     calls = {
         "step(q, k)": lambda: step(q, k),
         "rope(q, k, offset=n)": lambda: rope(q, k, offset=777),
-        "step(q, k, out=(None, cache))": lambda: step(q, k, out=(None, cache[7:8])),
+        "step(q, k, out=(None, cache[n]))": lambda: step(q, k, out=(None, cache[7:8])),
         "NumPy in place": numpy_in_place(q, k, cos, sin, "interleaved"),
         "NumPy expression": numpy_expression(q, k, cos, sin, "interleaved"),
     }

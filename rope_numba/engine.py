@@ -45,6 +45,7 @@ class Engine:
         "kernels",
         "layout",
         "layout_out",
+        "movers",
         "order",
         "rotary_offset",
         "tables",
@@ -76,6 +77,7 @@ class Engine:
         # Kernels that have been used, by the arrays' dtype; once more the entries of float32, and of the 16-bit dtype
         # that came last, which a Rotation compares by identity.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
+        self.movers: dict[tuple[np.dtype[Any], np.dtype[Any]], Movers] = {}  # likewise, by both arrays' dtypes
         self.entries32: Entries = ((), ())
         self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, ((), ()))
 
@@ -137,3 +139,9 @@ class Engine:
             self.entries32 = entries
         elif storage != "f64":
             self.entries16 = np.dtype(dtype.type), entries  # not that of an array that was unpickled
+
+    def remember_move(self, source: str, dtype: np.dtype[Any], target: str, dtype_out: np.dtype[Any]) -> None:
+        """Keep the kernels from one dtype into another at hand, likewise; they have been used."""
+        movers = self.movers_for(source, target)
+        if movers is not None:
+            self.movers[dtype, dtype_out] = movers

@@ -1,0 +1,142 @@
+"""`out=` with dtypes that came before: no second look at what is plainly right, and the same answers without it."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import pytest
+from helpers import ORDERS, assert_same_bits, bits, needs_jit, normal
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+import rope_numba as rn
+from rope_numba import arrays
+from rope_numba.rotation import Rotation
+
+pytestmark = needs_jit
+
+DTYPES = [np.dtype(dtype) for dtype in (np.float32, np.float16, ml_dtypes.bfloat16)] + [arrays.BFLOAT16_BITS]
+HEAD_DIM = 8
+MEMORY = np.random.default_rng(0).integers(0x30, 0x40, 1 << 13, np.uint8)  # numbers near 1 in each of the dtypes
+
+
+def primed(order: str) -> rn.Rope:
+    """Return a `Rope` that has rotated every dtype in place, and into every other that it may become."""
+    rope = rn.Rope(HEAD_DIM, layout="half", order=order)
+    for source, target in itertools.product(DTYPES, DTYPES):
+        if arrays.storage_of("q", np.empty(0, source)) == "bf16" and target == np.float16:
+            continue
+        if source == np.float16 and arrays.storage_of("q", np.empty(0, target)) == "bf16":
+            continue
+        q, out = np.zeros((1, 1, HEAD_DIM), source), np.zeros((1, 1, HEAD_DIM), target)
+        rope(q, offset=0)
+        rope(q, offset=0, out=out)
+    return rope
+
+
+ROPES: dict[str, rn.Rope] = {}
+
+
+RARELY = st.sampled_from([False] * 11 + [True])
+STARTS = (0, 1024, 2048, 3072)  # far enough apart for most arrays
+LAYINGS = ("whole",) * 9 + ("wider", "swapped", "backward", "zero", "close", "odd")
+
+
+@st.composite
+def calls(draw: Any) -> tuple[str, int, list[Any], list[Any]]:
+    """Return a call: order, tokens, where q and k lie, and where they go; in most ways one that can be taken."""
+    order, tokens = draw(st.sampled_from(ORDERS)), draw(st.integers(1, 2))
+    lead = draw(st.sampled_from([(), (), (1,), (2,)]))
+    dtype = draw(st.sampled_from(DTYPES))
+    starts = list(draw(st.permutations(STARTS)))
+
+    def place(kind: np.dtype[Any], shape: list[int]) -> tuple[Any, ...]:
+        """Return dtype, shape, first byte, strides, and whether it can be written to."""
+        kind, shape = draw(st.sampled_from(DTYPES)) if draw(RARELY) else kind, shape.copy()
+        if draw(RARELY):
+            shape[draw(st.integers(0, len(shape) - 1))] += 1
+        shape = shape[1:] if draw(RARELY) else shape
+        strides = [kind.itemsize * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+        laying = draw(st.sampled_from(LAYINGS))
+        axis = draw(st.integers(0, len(shape) - 2))
+        if laying == "wider":
+            strides[: axis + 1] = [2 * stride for stride in strides[: axis + 1]]
+        elif laying == "swapped" and len(shape) > 2:
+            strides[0], strides[1] = strides[1], shape[1] * strides[1]
+        elif laying != "whole":
+            step = strides[axis]
+            strides[axis] = {"backward": -step, "zero": 0, "close": 4 * kind.itemsize}.get(laying, step + 1)
+        start = 1024 + starts[-1] + (draw(st.sampled_from([1, 2, 8, 64])) if draw(RARELY) else 0)
+        if not draw(RARELY):
+            starts.pop()
+        return kind, shape, start, strides, not draw(RARELY)
+
+    inputs, outs = [], []
+    target = draw(st.sampled_from([dtype, *DTYPES]))
+    for _ in range(draw(st.integers(1, 2))):
+        heads = draw(st.integers(1, 2))
+        own = place(dtype, [*lead, tokens, heads, HEAD_DIM] if order == "thd" else [*lead, heads, tokens, HEAD_DIM])
+        inputs.append(own)
+        outs.append(own if draw(RARELY) else None if draw(st.booleans()) else place(target, own[1]))
+    return order, tokens, inputs, outs
+
+
+def laid(memory: NDArray[np.uint8], place: tuple[Any, ...]) -> NDArray[Any]:
+    """Return the array at a place of some memory."""
+    dtype, shape, start, strides, writeable = place
+    x: NDArray[Any] = np.ndarray(shape, dtype, memory.data, start, strides)
+    x.flags.writeable = writeable
+    return x
+
+
+def outcome(order: str, tokens: int, inputs: list[Any], outs: list[Any]) -> tuple[str, bytes]:
+    """Return what a call says, and what it leaves in memory."""
+    memory = MEMORY.copy()
+    given_in = [laid(memory, place) for place in inputs]
+    given_out = [None if place is None else laid(memory, place) for place in outs]
+    step = ROPES.setdefault(order, primed(order)).at(offset=3, tokens=tokens)
+    try:
+        step(*given_in, out=tuple(given_out) if len(inputs) > 1 else given_out[0])
+    except (TypeError, ValueError) as error:
+        return f"{type(error).__name__}: {error}", memory.tobytes()
+    return "", memory.tobytes()
+
+
+@given(calls())
+@settings(max_examples=1500)
+def test_a_call_that_is_not_checked_again_says_and_writes_what_one_does_that_is(
+    call: tuple[str, int, list[Any], list[Any]],
+) -> None:
+    quick = outcome(*call)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Rotation, "_quickly_into", lambda *_: True)
+        assert outcome(*call) == quick
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_key_of_one_token_goes_into_its_place_of_a_cache_without_a_second_look(
+    order: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rope = rn.Rope(64, layout="half", order=order)
+    shapes = ((2, 1, 9, 64), (2, 1, 3, 64), (2, 50, 3, 64))
+    q, k, cache = (normal(shape, seed=seed) for seed, shape in enumerate(shapes))
+    cache = cache.astype(np.float16)
+    if order == "htd":
+        q, k, cache = (np.ascontiguousarray(x.swapaxes(1, 2)) for x in (q, k, cache))
+
+    def slot(n: int) -> NDArray[Any]:
+        return cache[:, n : n + 1] if order == "thd" else cache[:, :, n : n + 1]
+
+    rope(q.copy(), k, offset=6, out=(None, slot(6)))
+    expected_q, expected_k = rope(q.copy(), k.copy(), offset=7)
+    before = cache.copy()
+    monkeypatch.setattr(arrays, "accept_into", None)
+    rope(q, k, offset=7, out=(None, slot(7)))
+    assert_same_bits(q, expected_q)
+    assert_same_bits(slot(7), expected_k.astype(np.float16))
+    slot(7)[...] = before[:, 7:8] if order == "thd" else before[:, :, 7:8]
+    assert (bits(cache) == bits(before)).all()
