@@ -119,10 +119,7 @@ class Rotation:
                             return q, k
                     else:
                         known, entries = self._entries16
-                        # getfield: a view of the same memory, 80 ns sooner than view().
-                        if dtype is known and not entries[q.ndim](
-                            q.getfield(_uint16), k.getfield(_uint16), self._rows32, self._told
-                        ):
+                        if dtype is known and not entries[q.ndim](q, k, self._rows32, self._told):
                             return q, k
         except (TypeError, LookupError):
             pass  # a read-only array, another number of axes, a dtype not met before
@@ -172,8 +169,6 @@ class Rotation:
         if kernels is None or rows is None or not 2 <= q.ndim <= 4:
             return True
         told = self._told
-        if q.itemsize == 2:
-            q, k = q.view(_uint16), None if k is None else k.view(_uint16)
         if k is None:
             k, told = q[..., :0], told | ALONE
         try:
@@ -245,11 +240,9 @@ class Rotation:
         if rows is None or not arrays.apart(given):
             return True
         for x, out, run in zip(inputs, outs, runs, strict=True):
-            x = x.view(_uint16) if x.itemsize == 2 else x
             if out is None:
                 run.run(x, x[..., :0], rows, self._told | ALONE | TRUSTED)
             else:
-                out = out.view(_uint16) if out.itemsize == 2 else out
                 run.run(arrays.four_axes(x, engine.order), arrays.four_axes(out, engine.order), rows, self._told)
         return False
 
@@ -308,12 +301,11 @@ class Rotation:
                     self._move(storage, x, storage, x)
             return
         kernels = engine.kernels_for(storage)
-        if storage in ("f16", "bf16"):
-            q, k = q.view(_uint16), None if k is None else k.view(_uint16)
         if kernels is None or not kernels.ready(q.ndim):
             cos, sin = rows[:, :, 0], rows[:, :, 1]
             for x in (q, k):
                 if x is not None and x.size:
+                    x = x.view(_uint16) if x.itemsize == 2 else x
                     reference.rotate_stored(
                         storage, arrays.four_axes(x, engine.order), cos, sin, engine.layout, engine.rotary_offset
                     )

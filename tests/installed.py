@@ -61,12 +61,10 @@ def right(dtype="float32", layout="half", out=None):
 def report(good):
     from rope_numba.kernels import compile, launch
     folders, hits, misses = set(), 0, 0
-    for kernels in EVERY:
-        for entry in (*kernels.by_axes[2:], ) if hasattr(kernels, "by_axes") else (kernels._compiled,):
-            if hasattr(entry, "stats"):
-                folders.add(entry.stats.cache_path)
-                hits += sum(entry.stats.cache_hits.values())
-                misses += sum(entry.stats.cache_misses.values())
+    for entry in EVERY:
+        folders.add(entry.stats.cache_path)
+        hits += sum(entry.stats.cache_hits.values())
+        misses += sum(entry.stats.cache_misses.values())
     said = {"good": bool(good), "hits": hits, "misses": misses, "bits": digest.hexdigest()}
     said |= {"folders": sorted(map(str, folders)), "told": compile.cache_folder(), "file": rn.__file__}
     print(json.dumps(said))
@@ -74,12 +72,11 @@ def report(good):
 def remember():
     "Note all kernels that are made from here on."
     from rope_numba.kernels import launch
-    for name in ("Kernels", "Movers"):
-        made = getattr(launch, name)
-        def make(self, *arguments, begin=made.__init__):
-            begin(self, *arguments)
-            EVERY.append(self)
-        made.__init__ = make
+    for name in ("make_entry", "make_mover"):
+        def make(*arguments, made=getattr(launch, name)):
+            EVERY.append(made(*arguments))
+            return EVERY[-1]
+        setattr(launch, name, make)
 
 EVERY = []
 """

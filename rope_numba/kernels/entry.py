@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from numba import int64, types
+from numba import types
 
 from .compile import compile_kernel
 from .geometry import aligned, apart, axes, nested
 from .panel import INTERLEAVED
 from .row import row_address
+from .seen import Seen
 from .share import ASK, DONE, call_at, planned
-from .storage import BF16, F16, F32, F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
+from .storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
 from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, TRUSTED, WIDEST_HEAD
 
 # Where heads lie outside tokens, these many heads of these many tokens are walked together: few enough runs of memory
@@ -26,8 +27,6 @@ BLOCK_TOKENS = 64
 # not foreseen either. On one thread and on two, 4096 tokens in float32 took 1.2 to 1.4 and 1.3 to 1.5 times the stream
 # so, and take 1.0 to 1.1 in turn. In the caches that would cost a tenth.
 LARGE_BYTES = 1 << 25
-
-NUMBERS: dict[int, Any] = {F32: types.float32, F64: types.float64, F16: types.uint16, BF16: types.uint16}
 
 
 def walk(numbers: Any, chunk: int, chunks: int) -> None:
@@ -72,8 +71,8 @@ _do_or_plan: Callable[..., int] = planned(walk)
 def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
     """Compile the entry for one storage, layout and rank of the arrays.
 
-    The compiled function takes (q, k, rows, told): rows of shape (batch or 1, tokens, 2, pairs), cos and then sin, and
-    what `told.tell` says. 16-bit arrays come as uint16. It answers DONE, ASK or the address of a plan.
+    The compiled function takes (q, k, rows, told): arrays as `seen.py` has it, rows contiguous and of shape (batch or
+    1, tokens, 2, pairs), cos and then sin, and what `told.tell` says. It answers DONE, ASK or the address of a plan.
     """
     itemsize, table_itemsize = ITEMSIZE[storage], TABLE_ITEMSIZE[storage]
 
@@ -84,11 +83,11 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         batch, tokens, heads, q_batch, q_token, q_head = q_axes
         k_rows, k_tokens, k_heads, k_batch, k_token, k_head = k_axes
         row_batch, pairs = rows.shape[0], rows.shape[3]
-        q_address, k_address = int64(q.ctypes.data), int64(k.ctypes.data)
+        q_address, k_address = q.address, k.address
 
         if q.shape[-1] != head_dim or rows.shape[1] != (1 if told & ONE_ROW else tokens):
             return ASK
-        if row_batch != (batch if told & PER_ROW else 1) or (told & PER_ROW and q.ndim < 4):
+        if row_batch != (batch if told & PER_ROW else 1) or (told & PER_ROW and rank < 4):
             return ASK
         if told & ALONE:
             k_heads = 0
@@ -112,7 +111,7 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         table_row = 2 * pairs * table_itemsize
         table_token = 0 if told & ONE_ROW else table_row
         table_batch = tokens * table_row if told & PER_ROW else 0
-        table = int64(rows.ctypes.data)
+        table = rows.address
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
         # Memory is walked in its own order: a token's heads where they lie together, else groups of heads.
         groups, block, in_turn, fetch = 1, tokens, 0, 0
@@ -130,7 +129,5 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         return _do_or_plan(extent + turn + places, elements, told & SHARED)
 
     name = f"rotate_{NAMES[storage]}_{'interleaved' if layout == INTERLEAVED else 'half'}_{rank}d"
-    array = types.Array(NUMBERS[storage], rank, "A")
-    table: Any = types.Array(types.float64 if storage == F64 else types.float32, 4, "C")
-    signature = types.int64(array, array, table, types.int64)
-    return compile_kernel(entry, name, signature)
+    array: Any = Seen(rank, written=True)
+    return compile_kernel(entry, name, types.int64(array, array, Seen(4), types.int64))

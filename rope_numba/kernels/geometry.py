@@ -14,12 +14,13 @@ Axes = tuple[int, int, int, int, int, int]
 def axes(x: Any, head_major: int) -> Axes:
     """Return an array's axes, whatever its rank and order; an axis that it has not got counts one."""
     batch, tokens, batch_stride, token_stride = 1, 1, 0, 0
-    heads, head_stride = x.shape[x.ndim - 2], x.strides[x.ndim - 2]
-    if x.ndim > 2:
-        tokens, token_stride = x.shape[x.ndim - 3], x.strides[x.ndim - 3]
+    rank = len(x.shape)
+    heads, head_stride = x.shape[rank - 2], x.strides[rank - 2]
+    if rank > 2:
+        tokens, token_stride = x.shape[rank - 3], x.strides[rank - 3]
         if head_major:
             tokens, token_stride, heads, head_stride = heads, head_stride, tokens, token_stride
-    if x.ndim > 3:
+    if rank > 3:
         batch, batch_stride = x.shape[0], x.strides[0]
     return batch, tokens, heads, batch_stride, token_stride, head_stride
 

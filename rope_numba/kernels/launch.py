@@ -21,6 +21,7 @@ from .compile import in_turn
 from .entry import make_entry
 from .move import Mover, make_mover
 from .panel import HALF, INTERLEAVED
+from .seen import direct, fields_are_where_they_were
 from .share import ASK, FAILED, make_launcher
 from .storage import NAMES
 from .told import SHARED
@@ -34,7 +35,7 @@ LAYOUT_CODES = {"interleaved": INTERLEAVED, "half": HALF}
 Entry = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], int]
 
 # Kernels are made of instructions and have no Python body: with NUMBA_DISABLE_JIT=1 the rotation in NumPy runs.
-JIT_DISABLED = bool(config.DISABLE_JIT)  # type: ignore[attr-defined]
+JIT_DISABLED = bool(config.DISABLE_JIT) or not fields_are_where_they_were()  # type: ignore[attr-defined]
 
 _launching = threading.Lock()
 _count_threads: Callable[[], int] = get_num_threads
@@ -77,7 +78,7 @@ class Kernels:
 
         def compile_it() -> None:
             if self.by_axes[rank] is self._uncompiled[rank]:
-                self.by_axes[rank] = make_entry(self.storage, self.layout, rank)
+                self.by_axes[rank] = direct(make_entry(self.storage, self.layout, rank))
                 self.for_one_token[:] = self.by_axes[:4]
 
         if self.by_axes[rank] is self._uncompiled[rank]:
@@ -104,7 +105,7 @@ class Movers:
         """Return the entry."""
 
         def compile_it() -> Mover:
-            self._compiled = self._compiled or make_mover(*self.kind)
+            self._compiled = self._compiled or direct(make_mover(*self.kind))
             return self._compiled
 
         return self._compiled or in_turn(compile_it)
@@ -137,7 +138,7 @@ def plan_launcher() -> Callable[[int, int], int]:
 
     def compile_it() -> Callable[[int, int], int]:
         global _launcher
-        _launcher = _launcher or make_launcher()
+        _launcher = _launcher or direct(make_launcher())
         return _launcher
 
     return _launcher or in_turn(compile_it)

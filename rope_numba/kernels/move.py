@@ -13,10 +13,11 @@ from numba import int64, types
 
 from .carry import channels_address, pairs_address
 from .compile import compile_kernel
-from .entry import BLOCK_TOKENS, GROUP_HEADS, NUMBERS
+from .entry import BLOCK_TOKENS, GROUP_HEADS
 from .panel import INTERLEAVED
+from .seen import Seen
 from .share import call_at, planned
-from .storage import F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
+from .storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
 from .told import HEAD_DIM, OFFSET, ONE_ROW, PER_ROW, SHARED, WIDEST_HEAD
 
 Mover = Callable[[Any, Any, Any, int], int]
@@ -76,9 +77,9 @@ _do_or_plan: Callable[..., int] = planned(walk)
 def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mover:
     """Compile the entry that rotates x of one storage and layout into out of another.
 
-    The compiled function takes (x, out, rows, told): both arrays with four axes, those of 16 bits as uint16, rows of
-    shape (batch or 1, tokens or 1, 2, pairs), and what `told.tell` says. It answers DONE, FAILED or the address of a
-    plan.
+    The compiled function takes (x, out, rows, told): arrays as `seen.py` has it, both with four axes, rows contiguous
+    and of shape (batch or 1, tokens or 1, 2, pairs), and what `told.tell` says. It answers DONE, FAILED or the address
+    of a plan.
     """
     itemsize, out_itemsize, table_itemsize = ITEMSIZE[source], ITEMSIZE[target], TABLE_ITEMSIZE[source]
     crossing = layout_in != layout_out
@@ -102,14 +103,12 @@ def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mov
         if crossing:
             hold_channels = channels_address(source, source)
         carry = (carry_pairs, carry_channels, hold_channels, itemsize, out_itemsize)
-        turn = (pairs, int64(rows.ctypes.data), sines, table_batch, table_token)
-        from_x = (int64(x.ctypes.data), x.strides[0], x.strides[1], x.strides[2])
-        to_out = (int64(out.ctypes.data), out.strides[0], out.strides[1], out.strides[2])
-        return _do_or_plan(extent + carry + turn + from_x + to_out, x.size, told & SHARED)
+        turn = (pairs, rows.address, sines, table_batch, table_token)
+        from_x = (x.address, x.strides[0], x.strides[1], x.strides[2])
+        to_out = (out.address, out.strides[0], out.strides[1], out.strides[2])
+        return _do_or_plan(extent + carry + turn + from_x + to_out, batch * tokens * heads * head_dim, told & SHARED)
 
     layouts = "_".join("interleaved" if layout == INTERLEAVED else "half" for layout in (layout_in, layout_out))
     name = f"move_{NAMES[source]}_{NAMES[target]}_{layouts}"
-    table_type: Any = types.Array(types.float64 if source == F64 else types.float32, 4, "C")
-    x_type = types.Array(NUMBERS[source], 4, "A", readonly=True)  # as writeable ones may be given too
-    out_type = types.Array(NUMBERS[target], 4, "A")
-    return compile_kernel(move, name, types.int64(x_type, out_type, table_type, types.int64))
+    array: Any = Seen(4)
+    return compile_kernel(move, name, types.int64(array, Seen(4, written=True), array, types.int64))
