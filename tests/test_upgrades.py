@@ -47,6 +47,7 @@ CHANGES: dict[str, tuple[str, str, bool]] = {
     "move.py": ("copies = x != out ", "copies = x == out ", True),
     "panel.py": ("new_high = self.builder.fadd(", "new_high = self.builder.fsub(", True),
     "row.py": ("rotate_panel(width, builder.and_(pairs, _constant(-2 * width)))", "pass", True),
+    "seen.py": ("not a writeable array of", "not an array to write to, of", False),
     "share.py": ("DONE = 0", "DONE = 3", True),
     "storage.py": (
         "    lanes = value.type.count\n",
