@@ -82,11 +82,13 @@ def test_beside_a_busy_thread(benchmark: Any, call: str) -> None:
     seconds = SECONDS if benchmark.enabled else 0.001
     alone = mean_over(seconds / 4, calls[call])
     done = threading.Event()
-    other = threading.Thread(target=compute_until, args=(done,))
+    other = threading.Thread(target=compute_until, args=(done,), daemon=True)
     other.start()
     benchmark.group = "one token, 32+8 x 128, beside a thread that is busy in Python"
-    beside = benchmark.pedantic(mean_over, args=(seconds, calls[call]), rounds=1)
-    done.set()
+    try:
+        beside = benchmark.pedantic(mean_over, args=(seconds, calls[call]), rounds=1)
+    finally:
+        done.set()
     other.join()
     benchmark.extra_info.update(case="call", call=call, us=beside * 1e6, alone_us=alone * 1e6)
 

@@ -20,6 +20,8 @@ __all__ = ["Array", "KeyArray", "Rotation"]
 Array = TypeVar("Array", bound=NDArray[Any])
 KeyArray = TypeVar("KeyArray", bound=NDArray[Any])
 
+REFUSED = "the compiled kernel refused arrays that had been checked; please report this"
+
 _ndarray, _uint16 = np.ndarray, np.dtype(np.uint16)
 
 
@@ -208,9 +210,10 @@ class Rotation:
             return self.alone("q", q, out)
         if not isinstance(out, (tuple, list)) or len(out) != 2:
             raise TypeError(f"out is {shown(out)}; expected (q_out, k_out), None meaning in place")
-        if self._quickly_into((q, k), out):
-            self._into({"q": q, "k": k}, tuple(out))
-        return tuple(x if target is None else target for x, target in zip((q, k), out, strict=True))
+        outs = tuple(out)  # of its own, as another thread may change a list
+        if self._quickly_into((q, k), outs):
+            self._into({"q": q, "k": k}, outs)
+        return tuple(x if target is None else target for x, target in zip((q, k), outs, strict=True))
 
     def _quickly_into(self, inputs: Sequence[Any], outs: Sequence[Any]) -> bool:
         """Rotate plain arrays, of dtypes that came before, to where they go; false if that was done.
@@ -241,7 +244,8 @@ class Rotation:
             return True
         for x, out, run in zip(inputs, outs, runs, strict=True):
             if out is None:
-                run.run(x, x[..., :0], rows, self._told | ALONE | TRUSTED)
+                if run.run(x, x[..., :0], rows, self._told | ALONE | TRUSTED):
+                    raise RuntimeError(REFUSED)
             else:
                 run.run(arrays.four_axes(x, engine.order), arrays.four_axes(out, engine.order), rows, self._told)
         return False
@@ -260,6 +264,8 @@ class Rotation:
         for x, target in moves:
             source, storage = arrays.storage_of("q", x), arrays.storage_of("out", target)
             self._move(source, x, storage, target)
+            if x.size == 0:
+                continue
             if x is target:
                 engine.remember(source, x.dtype)
             else:
@@ -314,7 +320,7 @@ class Rotation:
         if k is None:
             k, told = q[..., :0], told | ALONE
         if kernels.run(q, k, rows, told):
-            raise RuntimeError("the compiled kernel refused arrays that had been checked; please report this")
+            raise RuntimeError(REFUSED)
 
 
 def _unpickled(rope: Any, places: Places, way: int, tokens: int | None) -> Rotation:

@@ -164,3 +164,20 @@ cut_short = sum(not interrupted(refused, rng.uniform(0, 0.03)) for _ in range(10
 print(cut_short > 0, (q.tobytes(), k.tobytes()) == before)
 """
     assert run("SEED = 4\n" + INTERRUPTED + code, warm_cache) == "True True"
+
+
+@needs_jit
+def test_numbas_target_is_not_made_where_an_interrupt_breaks_it_off(warm_cache: dict[str, str]) -> None:
+    # Broken off, it left a lock of llvmlite's held: a quarter of interrupts at that time hung the next call for ever.
+    code = """
+from numba.core import registry
+makers, real = [], registry.cpu.CPUContext
+def noted(*arguments):
+    makers.append(threading.current_thread())
+    registry.cpu.CPUContext = real
+    return real(*arguments)
+registry.cpu.CPUContext = noted
+assert right(small)
+print(len(makers), threading.main_thread() in makers)
+"""
+    assert run(code, warm_cache) == "1 False"

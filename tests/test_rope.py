@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,3 +216,33 @@ def test_what_a_rotation_says_of_itself_cannot_be_set() -> None:
     for name in ("rope", "tokens", "batch"):
         with pytest.raises(AttributeError):
             setattr(step, name, 1)
+
+
+def test_layers_that_ask_for_one_position_in_turn_share_one_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba import rope as module
+
+    made = []
+
+    def counted(*arguments: Any) -> Any:
+        made.append(arguments[2])
+        return real(*arguments)
+
+    real = module.Rotation
+    monkeypatch.setattr(module, "Rotation", counted)
+    rope, q = rn.Rope(8), np.ones((1, 2, 8), np.float32)
+    expected = rn.Rope(8, backend="numpy")(q.copy(), offset=5)
+    made.clear()
+    asked: list[dict[str, Any]] = [
+        {"offset": 5},
+        {"positions": [5]},
+        {"positions": np.array([5])},
+        {"offset": np.int64(5)},
+    ]
+    for where in asked:
+        x = q.copy()
+        rope(x, **where)
+        assert (x == expected).all()
+    assert made == [(5, 6)]
+    rope(q, offset=6)
+    rope.inverse(q, offset=6)
+    assert made == [(5, 6), (6, 7), (6, 7)]

@@ -60,9 +60,9 @@ def in_turn(work: Callable[[], Any]) -> Any:
     """
     if global_compiler_lock.is_locked():  # type: ignore[no-untyped-call]
         return work()  # by this thread, so another would wait for it for ever
-    cpu_target.target_context  # noqa: B018  (Numba makes it once, behind a lock of its own, and takes this one there)
 
     def work_alone() -> Any:
+        cpu_target.target_context  # noqa: B018  (Numba makes it once, behind another lock, and takes this one there)
         with global_compiler_lock:
             return work()
 

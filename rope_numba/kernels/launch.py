@@ -57,7 +57,10 @@ class Kernels:
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
-        return _share_out(q.size + k.size, self.by_axes[q.ndim], q, k, rows, told)
+        entry, rank = self.by_axes[q.ndim], q.ndim
+        if entry is self._uncompiled[rank] and rank > 1 and forks.can_compile():
+            entry = self.compiled(rank)
+        return _share_out(q.size + k.size, entry, q, k, rows, told)
 
     def ready(self, rank: int) -> bool:
         """Tell whether the entry for arrays of so many axes is compiled, or can be."""
@@ -114,18 +117,19 @@ class Movers:
 def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], told: int) -> int:
     """Call an entry, for all of the work or for a plan that is launched, as size and moment ask."""
     wanted, answer = elements // ELEMENTS_PER_THREAD, None
-    # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held. Two
-    # threads that find it free at once launch one after the other.
     if wanted > 1 and may_launch() and not _launching.locked():
-        with _launching:
-            most = _count_threads()
-            threads = min(most, wanted)
-            if threads > 1:
+        most = _count_threads()
+        threads = min(most, wanted)
+        if threads > 1:
+            # Nothing is compiled with this lock held: whoever waits for it may hold Numba's, and would be waited for.
+            launcher = plan_launcher()
+            # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held.
+            # Two threads that find it free at once launch one after the other.
+            with _launching:
                 answer = entry(x, y, rows, told | SHARED)
                 if answer > FAILED:
                     # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
-                    chunks = threads * CHUNKS_PER_THREAD if threads == most else threads
-                    answer = plan_launcher()(answer, chunks)
+                    answer = launcher(answer, threads * CHUNKS_PER_THREAD if threads == most else threads)
     if answer is None:
         answer = entry(x, y, rows, told)
     if answer == FAILED:
