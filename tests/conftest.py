@@ -13,7 +13,9 @@ sys.path.insert(0, str(Path(__file__).parent))  # so that tests find oracle.py
 
 hypothesis.settings.register_profile("default", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.register_profile("long", deadline=None, max_examples=2000)
-hypothesis.settings.register_profile("hostile", deadline=None, max_examples=100_000, database=None, print_blob=True)
+hypothesis.settings.register_profile(
+    "hostile", deadline=None, max_examples=100_000, database=None, print_blob=True, derandomize=False
+)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 

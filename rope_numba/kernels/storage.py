@@ -1,8 +1,8 @@
 """How numbers lie in memory, and how they become vectors to compute on (LLVM).
 
 The kernels know four storages. float32 and float64 are computed on as they are. float16 and bfloat16 are widened to
-float32, exactly, and rounded once on the way back, to nearest, ties to even. Numba has no 16-bit floats on a CPU, so
-their arrays reach the kernels as uint16.
+float32, exactly, and rounded once on the way back, to nearest, ties to even. Numba has no 16-bit floats on a CPU:
+users' own jitted code gives them as uint16, and an entry is told nothing of an array's dtype (seen.py).
 """
 
 from __future__ import annotations
