@@ -34,7 +34,8 @@ LAYOUT_CODES = {"interleaved": INTERLEAVED, "half": HALF}
 
 Entry = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], int]
 
-# Kernels are made of instructions and have no Python body: with NUMBA_DISABLE_JIT=1 the rotation in NumPy runs.
+# Kernels are made of instructions and have no Python body: with NUMBA_DISABLE_JIT=1 the rotation in NumPy runs; so it
+# does where NumPy's arrays are made otherwise than entries read them.
 JIT_DISABLED = bool(config.DISABLE_JIT) or not fields_are_where_they_were()  # type: ignore[attr-defined]
 
 _launching = threading.Lock()

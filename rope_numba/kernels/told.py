@@ -1,4 +1,4 @@
-"""What a caller tells the compiled entry about a call, in one number: an int argument costs about 25 ns from Python.
+"""What a caller tells the compiled entry about a call, in one number, as each argument costs a call.
 
 No Numba here: `Rope` makes these numbers before it needs a kernel.
 """
