@@ -23,7 +23,7 @@ __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Place
 # (streams, batch, tokens).
 Places = tuple[int, int] | NDArray[np.int64]
 
-# Compiled entries by the arrays' number of axes: for any work, and for one token without a batch.
+# What is called, by the arrays' number of axes: for any work, and for what is probably small.
 Entries = tuple[Sequence[Any], Sequence[Any]]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
@@ -134,7 +134,7 @@ class Engine:
         if kernels is None or self.layout != self.layout_out:
             return
         self.kernels[dtype] = kernels
-        entries = kernels.for_any_work, kernels.for_one_token
+        entries = kernels.for_any_work, kernels.by_axes
         if storage == "f32":
             self.entries32 = entries
         elif storage != "f64":

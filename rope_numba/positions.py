@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import operator
 from typing import Any
 
@@ -12,7 +13,7 @@ from .arrays import kind_of
 from .integrations.torch import as_integers
 from .numbers import is_int, shown, whole
 
-__all__ = ["FARTHEST", "integers", "parse_count", "parse_delta", "parse_offset", "parse_positions"]
+__all__ = ["FARTHEST", "integers", "parse_count", "parse_delta", "parse_offset", "parse_positions", "plain"]
 
 PLAIN = (np.ndarray, np.memmap)  # other subclasses may mean something else by their numbers
 FARTHEST = 2**53  # the last position up to which every whole number is a float64
@@ -83,6 +84,7 @@ def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, i
 
 def integers(name: str, given: object, shapes: str, wanted: str = "integers") -> NDArray[Any]:
     """Return what was given as an array of some integer type; the last two arguments are for error texts."""
+    given = plain(given)
     if isinstance(given, np.ndarray):
         if type(given) not in PLAIN:
             raise TypeError(f"{name} is {kind_of(given)}; expected a plain numpy.ndarray or ints")
@@ -112,6 +114,17 @@ def integers(name: str, given: object, shapes: str, wanted: str = "integers") ->
             return np.asarray(given, dtype=np.int64)
         raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
     raise TypeError(f"{name} has dtype {array.dtype}; expected {wanted}")
+
+
+def plain(given: Any) -> Any:
+    """Return a list of nothing but Python's ints as an array; whatever else is given comes back as it is.
+
+    For 64 of them that takes 5 us; with every question that `integers` asks, 40.
+    """
+    if type(given) is list and set(map(type, given)) == {int}:
+        with contextlib.suppress(OverflowError):
+            return np.array(given, np.int64)
+    return given
 
 
 def _check_range(name: str, lowest: int, highest: int, max_position: int | None) -> None:

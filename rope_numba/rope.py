@@ -12,9 +12,10 @@ from . import arrays
 from .engine import FLOAT32, FORWARD, INVERSE, SHIFT, Engine, Places
 from .frequencies import Frequencies
 from .identity import Identity
-from .integrations.torch import as_array
-from .positions import FARTHEST, parse_count, parse_delta, parse_offset, parse_positions
+from .integrations.torch import as_array, as_integers
+from .positions import FARTHEST, parse_count, parse_delta, parse_offset, parse_positions, plain
 from .readable import Readable
+from .recent import Recent
 from .rotation import Array, KeyArray, Rotation
 from .settings import checked
 
@@ -102,7 +103,7 @@ class Rope(Identity, Readable):
     _engines: tuple[Engine, Engine, Engine]  # by what rows are for; one and the same unless layouts change
     _thd: bool
     _end: int  # positions below it need no second look
-    _recent: list[tuple[int, Callable[..., Any]] | None]  # the last single position: other layers ask for it again
+    _recent: Recent
 
     def __init__(
         self,
@@ -126,7 +127,7 @@ class Rope(Identity, Readable):
         ways = ((inward, outward), (outward, inward), (outward, outward))  # forward, inverse, shift
         engines = {way: Engine(layout=way[0], layout_out=way[1], **shared) for way in dict.fromkeys(ways)}
         own["_engines"] = tuple(engines[way] for way in ways)
-        own["_header"], own["_recent"] = None, [None]
+        own["_header"], own["_recent"] = None, Recent()
         own["_thd"] = order == "thd"
         own["_end"] = FARTHEST if max_position is None else min(FARTHEST, own["max_position"])
         for name, setting in own.items():
@@ -205,7 +206,7 @@ class Rope(Identity, Readable):
         >>> rn.Rope(2)(q, offset=1).round(4)
         array([[0.5403, 0.8415]])
         """
-        recent = self._recent[0]  # read once: another thread may exchange it
+        recent = self._recent.single  # read once: another thread may exchange it
         if recent is not None and positions is None and out is None:
             if offset is recent[0] or (type(offset) is int and offset == recent[0]):
                 if type(q) is _ndarray and q.ndim == 3 and (len(q) if self._thd else q.shape[1]) == 1:
@@ -344,7 +345,7 @@ class Rope(Identity, Readable):
         self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, way: int, out: Any = None
     ) -> Any:
         if offset is None:
-            return self._rotation(self._places(positions, None, 0), way)(q, k, out=out)
+            return self._of_positions(positions, way)(q, k, out=out)
         if type(q) is not np.ndarray:
             arrays.storage_of("q", as_array("q", q))
         tokens = self._tokens_of(q)
@@ -353,17 +354,22 @@ class Rope(Identity, Readable):
             return self._rotation((offset, offset + tokens), way)(q, k, out=out)
         return self._rotation(self._places(positions, offset, tokens), way)(q, k, out=out)
 
+    def _of_positions(self, positions: ArrayLike | None, way: int) -> Callable[..., Any]:
+        """Return the rotation by positions, one for each token."""
+        if way == FORWARD and positions is not None:
+            if type(positions) is not _ndarray:
+                positions = plain(as_integers("positions", positions))
+            if type(positions) is _ndarray and positions.size > 1:
+                recent = self._recent.at_several(self, positions)
+                if recent is not None:
+                    return recent
+        return self._rotation(self._places(positions, None, 0), way)
+
     def _rotation(self, places: Places, way: int) -> Callable[..., Any]:
-        """Return the rotation by some positions; the last one of a single position is kept."""
-        if way != FORWARD or type(places) is not tuple or places[1] - places[0] != 1:
-            return Rotation(self, self._engines[way], places, way)
-        recent = self._recent[0]
-        if recent is None or recent[0] != places[0]:
-            rotation = Rotation(self, self._engines[way], places, way)
-            rotation.let_go()
-            # Bound: calling the object itself takes 0.08 us more.
-            recent = self._recent[0] = places[0], rotation.__call__
-        return recent[1]
+        """Return the rotation by places that have been checked."""
+        if way == FORWARD and type(places) is tuple and places[1] - places[0] == 1:
+            return self._recent.at_single(self, places[0])
+        return Rotation(self, self._engines[way], places, way)
 
     def _tokens_of(self, x: Any) -> int:
         """Return the number of tokens of an array."""

@@ -81,7 +81,7 @@ class Table:
                 missing = [block for block in np.unique(blocks).tolist() if not filled[block]]
             scattered = len(missing) > AT_ONCE and len(missing) * BLOCK > 4 * flat.size
             self._fill(reserve, filled, missing[:AT_ONCE] if scattered else missing)
-        found = self._compute(flat) if scattered else reserve[0, flat]  # computed for this call only
+        found = self._compute(flat) if scattered else reserve[0].take(flat, axis=0)  # computed for this call only
         batch = positions.shape[0] if positions.ndim == 2 else 1
         rows: Rows = found.reshape(batch, positions.shape[-1], *found.shape[1:])
         return rows

@@ -219,6 +219,7 @@ def test_what_a_rotation_says_of_itself_cannot_be_set() -> None:
 
 
 def test_layers_that_ask_for_one_position_in_turn_share_one_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba import recent
     from rope_numba import rope as module
 
     made = []
@@ -228,7 +229,8 @@ def test_layers_that_ask_for_one_position_in_turn_share_one_rotation(monkeypatch
         return real(*arguments)
 
     real = module.Rotation
-    monkeypatch.setattr(module, "Rotation", counted)
+    for place in (module, recent):
+        monkeypatch.setattr(place, "Rotation", counted)
     rope, q = rn.Rope(8), np.ones((1, 2, 8), np.float32)
     expected = rn.Rope(8, backend="numpy")(q.copy(), offset=5)
     made.clear()
@@ -246,3 +248,22 @@ def test_layers_that_ask_for_one_position_in_turn_share_one_rotation(monkeypatch
     rope(q, offset=6)
     rope.inverse(q, offset=6)
     assert made == [(5, 6), (6, 7), (6, 7)]
+
+
+def test_layers_that_ask_for_the_same_positions_in_turn_share_one_rotation(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba import recent
+
+    made, real = [], recent.Rotation
+
+    def counted(*arguments: Any) -> Any:
+        made.append(np.asarray(arguments[2]).tolist())
+        return real(*arguments)
+
+    monkeypatch.setattr(recent, "Rotation", counted)
+    rope, q = rn.Rope(8), np.ones((3, 2, 8), np.float32)
+    for positions in (np.array([7, 3, 5]), [7, 3, 5], np.array([5, 3, 7])[::-1]):
+        rope(q, positions=positions)
+    assert made == [[7, 3, 5]]
+    rope(q, positions=np.array([7, 3, 6]))
+    rope(q[None], positions=np.array([[7, 3, 6]]))
+    assert made == [[7, 3, 5], [7, 3, 6], [[7, 3, 6]]]

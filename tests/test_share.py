@@ -88,7 +88,32 @@ def plan_of(rope: rn.Rope, q: NDArray[Any], k: NDArray[Any] | None) -> int:
     step = rope.at(offset=3, tokens=q.shape[0 if rope.order == "thd" else 1])
     entry = launch.kernels_for("f32", rope.layout).compiled(3)
     alone = told.ALONE if k is None else 0
-    return entry(q, q[..., :0] if k is None else k, step._rows32, step._told | alone | told.SHARED)
+    large = step._told & ~told.SMALL
+    return entry(q, q[..., :0] if k is None else k, step._rows32, large | alone | told.SHARED)
+
+
+@pytest.mark.parametrize(("heads", "small"), [(255, True), (256, False)])
+@pytest.mark.parametrize("lead", [(), (2,)], ids=["tokens", "batch"])
+def test_work_for_more_than_one_thread_is_left_alone_by_an_entry_called_for_small_work_and_done_by_the_call(
+    lead: tuple[int, ...], heads: int, small: bool
+) -> None:
+    from rope_numba.kernels import launch, share, told
+
+    tokens, heads = (4, 2 * heads) if lead else (8, 2 * heads)
+    q, k = normal((*lead, tokens, heads - 8, 64)), normal((*lead, tokens, 8, 64), seed=1)
+    assert (q.size + k.size < 2 * share.ELEMENTS_PER_THREAD) == small
+    expected = q.copy(), k.copy()
+    rn.Rope(64, backend="numpy")(*expected, offset=3)
+    rope = rn.Rope(64)
+    step, before = rope.at(offset=3, tokens=tokens), q.copy()
+    assert step._told & told.SMALL
+    answer = launch.kernels_for("f32", rope.layout).compiled(q.ndim)(q, k, step._rows32, step._told)
+    assert answer == (share.DONE if small else share.ASK)
+    assert_same_bits(q, expected[0] if small else before)
+    if not small:
+        step(q, k)
+    assert_same_bits(q, expected[0])
+    assert_same_bits(k, expected[1])
 
 
 def test_more_chunks_than_tokens_share_out_heads_of_work_that_is_more_than_caches_hold() -> None:

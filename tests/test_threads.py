@@ -263,9 +263,10 @@ import time
 q, k, long = (np.ones(shape, "{dtype}") for shape in ((1, 32, 128), (1, 8, 128), (600, 32, 128)))
 rope, out, cache = rn.Rope(128), np.empty_like(long), np.empty((9, 8, 128), "{dtype}")
 x, tables = np.ones((1, 32, 128), np.float32), rope.tables(1)
+few, places = [np.ones((3, heads, 128), "{dtype}") for heads in (32, 8)], np.array([7, 3, 5])
 step, steps = rope.at(offset=3, tokens=1), rope.at(offset=3, tokens=600)
 brief = [lambda: step(q, k), lambda: rope(q, k, offset=3), lambda: rope(q, offset=3), lambda: rope.shift(k, 1),
-    lambda: step(q, k, out=(None, cache[5:6])), lambda: rn.rotate_interleaved(x, *tables)]
+    lambda: rope(*few, positions=places), lambda: step(q, k, out=(None, cache[5:6])), lambda: rn.rotate_interleaved(x, *tables)]
 long_work = [lambda: steps(long), lambda: steps(long, out=out)]
 [call() for call in brief + long_work]
 turns = [0]
@@ -289,7 +290,7 @@ for call in long_work:
         call()
 print(kept)
 """
-    assert run(code, warm_cache, NUMBA_NUM_THREADS="1") == str([True] * 6)
+    assert run(code, warm_cache, NUMBA_NUM_THREADS="1") == str([True] * 7)
 
 
 @needs_jit

@@ -55,7 +55,7 @@ CHANGES: dict[str, tuple[str, str, bool]] = {
         True,
     ),
     # Old code would look for every number in the wrong place.
-    "told.py": ("OFFSET, HEAD_DIM = 6, 26", "OFFSET, HEAD_DIM = 7, 27", False),
+    "told.py": ("OFFSET, HEAD_DIM = 7, 27", "OFFSET, HEAD_DIM = 8, 28", False),
 }
 
 

@@ -12,9 +12,9 @@ from .geometry import aligned, apart, axes, nested
 from .panel import INTERLEAVED
 from .row import row_address
 from .seen import Seen
-from .share import ASK, DONE, call_at, planned
+from .share import ASK, DONE, ELEMENTS_PER_THREAD, call_at, planned
 from .storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
-from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, TRUSTED, WIDEST_HEAD
+from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, SMALL, TRUSTED, WIDEST_HEAD
 
 # Where heads lie outside tokens, these many heads of these many tokens are walked together: few enough runs of memory
 # for the processor to follow and for the ways of a cache, long enough runs to be fetched ahead, and tables that stay
@@ -93,8 +93,11 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
             k_heads = 0
         elif k.shape[-1] != head_dim or k_rows != batch or k_tokens != tokens:
             return ASK
-        if batch == 0 or tokens == 0:
+        elements = batch * tokens * (heads + k_heads) * head_dim
+        if elements == 0:
             return DONE
+        if told & SMALL and elements >= 2 * ELEMENTS_PER_THREAD:
+            return ASK
         if heads > 0 and (q.strides[-1] != itemsize or not aligned(q_address, itemsize, q_axes)):
             return ASK
         if k_heads > 0 and (k.strides[-1] != itemsize or not aligned(k_address, itemsize, k_axes)):
@@ -115,7 +118,6 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
         # Memory is walked in its own order: a token's heads where they lie together, else groups of heads.
         groups, block, in_turn, fetch = 1, tokens, 0, 0
-        elements = batch * tokens * (heads + k_heads) * head_dim
         large = elements * itemsize > LARGE_BYTES
         if tokens > 1 and abs(q_head) > abs(q_token):
             groups, block = (heads + k_heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS

@@ -22,12 +22,10 @@ from .entry import make_entry
 from .move import Mover, make_mover
 from .panel import HALF, INTERLEAVED
 from .seen import direct, fields_are_where_they_were
-from .share import ASK, FAILED, make_launcher
+from .share import ASK, ELEMENTS_PER_THREAD, FAILED, make_launcher
 from .storage import NAMES
-from .told import SHARED
+from .told import SHARED, SMALL
 
-# One thread does less than twice this many elements of q and k together; more work takes a thread for each so many.
-ELEMENTS_PER_THREAD = 1 << 17
 CHUNKS_PER_THREAD = 4
 
 LAYOUT_CODES = {"interleaved": INTERLEAVED, "half": HALF}
@@ -51,17 +49,15 @@ class Kernels:
         self.storage, self.layout = storage, layout
         self._uncompiled: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
         self.by_axes: list[Entry] = self._uncompiled.copy()
-        # What a call may take without another question, by the number of axes; the second is filled as kernels are
-        # compiled, so that whoever holds it has them too.
+        # What is called for any work, likewise by the number of axes. Small work goes to an entry itself.
         self.for_any_work: list[Entry] = [self.run] * 5
-        self.for_one_token: list[Entry] = self.by_axes[:4]  # and no batch
 
     def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
         """Rotate q and k, on one thread or on several."""
         entry, rank = self.by_axes[q.ndim], q.ndim
         if entry is self._uncompiled[rank] and rank > 1 and forks.can_compile():
             entry = self.compiled(rank)
-        return _share_out(q.size + k.size, entry, q, k, rows, told)
+        return _share_out(q.size + k.size, entry, q, k, rows, told & ~SMALL)
 
     def ready(self, rank: int) -> bool:
         """Tell whether the entry for arrays of so many axes is compiled, or can be."""
@@ -83,7 +79,6 @@ class Kernels:
         def compile_it() -> None:
             if self.by_axes[rank] is self._uncompiled[rank]:
                 self.by_axes[rank] = direct(make_entry(self.storage, self.layout, rank))
-                self.for_one_token[:] = self.by_axes[:4]
 
         if self.by_axes[rank] is self._uncompiled[rank]:
             in_turn(compile_it)
@@ -120,10 +115,10 @@ def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], ro
     wanted, answer = elements // ELEMENTS_PER_THREAD, None
     if wanted > 1 and may_launch() and not _launching.locked():
         most = _count_threads()
-        threads = min(most, wanted)
+        threads = wanted if wanted < most else most  # min() takes 0.1 us
         if threads > 1:
             # Nothing is compiled with this lock held: whoever waits for it may hold Numba's, and would be waited for.
-            launcher = plan_launcher()
+            launcher = _launcher or plan_launcher()
             # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held.
             # Two threads that find it free at once launch one after the other.
             with _launching:

@@ -25,6 +25,9 @@ DONE = 0  # rotated
 ASK = 1  # nothing was written: the call is wrong, or too unusual for the quick tests of the entry; arrays.py decides
 FAILED = 2  # no memory for what the work needed on its way
 
+# One thread does less than twice this many elements of q and k together; more work takes a thread for each so many.
+ELEMENTS_PER_THREAD = 1 << 17
+
 # Python's interpreter lock is let go of for more elements than these, which take some microseconds. To give it up and
 # take it back costs a decode step 0.08 us alone. Beside a thread that is busy in Python, which keeps the lock for 5 ms
 # whenever it gets it, a step took 440 us so; with the lock held it takes 1.6 to 2.1 us there.

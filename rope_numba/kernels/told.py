@@ -11,9 +11,10 @@ TRUSTED = 4  # arrays.py has made sure that no element is shared
 PER_ROW = 8  # the positions were given for each row of a batch
 ONE_ROW = 16  # there is one row of cosines and sines, for all tokens
 SHARED = 32  # a plan is wanted, for a launch on several threads
+SMALL = 64  # only work for one thread is wanted; ASK is the answer to more
 
 # The first bits of rotary_offset and head_dim.
-OFFSET, HEAD_DIM = 6, 26
+OFFSET, HEAD_DIM = 7, 27
 WIDEST_HEAD = (1 << (HEAD_DIM - OFFSET)) - 1
 
 
