@@ -53,6 +53,31 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     measure(benchmark, calls[call], {"bare kernel": lambda: kernel(q, k, rows, told)}, **facts)
 
 
+BATCHES = (8, 64)
+OF_BATCHES = ("step(q, k)", "rope(q, k, positions=p)", "rope(q, k, positions=p), p new", "rope.at(positions=p)")
+
+
+@pytest.mark.parametrize("call", OF_BATCHES)
+@pytest.mark.parametrize("tokens", BATCHES)
+def test_a_batch_at_places_of_its_own(benchmark: Any, tokens: int, call: str) -> None:
+    """One token for each of some sequences: every layer asks for the same positions, the next pass for others."""
+    q, k = array((tokens, 32, 128)), array((tokens, 8, 128))
+    rope, places = rn.Rope(128), np.random.default_rng(0).integers(0, 8192, tokens)
+    passes = itertools.cycle([(places + step) % 8192 for step in range(64)])
+    step = rope.at(positions=places)
+    calls: dict[str, Callable[[], Any]] = {
+        "step(q, k)": lambda: step(q, k),
+        "rope(q, k, positions=p)": lambda: rope(q, k, positions=places),
+        "rope(q, k, positions=p), p new": lambda: rope(q, k, positions=next(passes)),
+        "rope.at(positions=p)": lambda: rope.at(positions=next(passes)),
+    }
+    calls[call]()
+    for _ in range(64):  # the rows of all these places
+        rope.at(positions=next(passes))
+    benchmark.group = "a batch at places of its own, 32+8 x 128, float32, interleaved"
+    measure(benchmark, calls[call], case="batch", tokens=tokens, call=call)
+
+
 BESIDE = (
     "step(q, k)",
     "rope(q, k, offset=n)",

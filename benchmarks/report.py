@@ -159,6 +159,20 @@ def call_table(found: Found) -> str:
     return table(["one token, 32+8 x 128, µs", "bare jitted call", *(f"`{call}`" for call in bench_calls.CALLS)], lines)
 
 
+def batch_table(found: Found) -> str:
+    """Return what public calls for a batch at places of its own take."""
+    lines = (
+        [str(tokens)]
+        + [
+            time(found[key("a_batch_at_places_of_its_own", tokens=tokens, call=call)]["us"])
+            for call in bench_calls.OF_BATCHES
+        ]
+        for tokens in bench_calls.BATCHES
+    )
+    head = "tokens at places of their own, 32+8 x 128, float32, interleaved"
+    return table([head, *(f"`{call}`" if "(" in call else call for call in bench_calls.OF_BATCHES)], lines)
+
+
 def beside_table(found: Found) -> str:
     """Return what one token takes beside a thread that is busy in Python."""
     rows = [(call, found[key("beside_a_busy_thread", call=call)]) for call in bench_calls.BESIDE]
@@ -296,7 +310,7 @@ def sections(data: dict[str, Any]) -> str:
         "Heads before tokens, slices of a packed projection, part of the channels, by the stream over that memory:"
     ]
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
-    parts += [width_table(found), call_table(found), beside_table(found)]
+    parts += [width_table(found), call_table(found), batch_table(found), beside_table(found)]
     parts += ["Keys of 512 tokens written into a cache as they are rotated, and 32,768 tokens shifted in it (8 x 128):"]
     parts += [cache_table(found), start_table(found), mission_table(found), *growth_tables(found)]
     parts += ["Losses: rows that take longer than 1.3 times the stream.", loss_table(found), method(data)]

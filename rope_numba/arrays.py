@@ -6,8 +6,6 @@ stand once. Nothing is written before all of them have passed.
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,7 @@ from numpy.typing import NDArray
 
 from .numbers import type_name
 
-__all__ = ["accept", "accept_into", "apart", "four_axes", "kind_of", "overlaps_itself", "plainly_right", "storage_of"]
+__all__ = ["accept", "accept_into", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
 
@@ -92,35 +90,6 @@ def accept(
     if k is not None and _share_memory(q, k):
         raise ValueError("k shares memory with q; expected arrays that have no element in common")
     return code, q.view(np.ndarray), None if k is None else k.view(np.ndarray)
-
-
-def plainly_right(x: Any, head_dim: int, order: str, tokens: int, batch: int | None) -> bool:
-    """Tell at a glance that an array of a known dtype can be read and written; where not, `accept_into` looks closer.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> plainly_right(np.ones((1, 9, 64), np.float32), 64, "thd", 1, None)
-    True
-    """
-    if type(x) is not np.ndarray or not 3 <= x.ndim <= 4 or x.size == 0:
-        return False
-    shape = x.shape
-    if shape[-1] != head_dim or shape[-3 if order == "thd" else -2] != tokens:
-        return False
-    if batch is not None and (len(shape) != 4 or shape[0] != batch):
-        return False
-    if x.dtype.alignment != x.itemsize:  # to NumPy it may lie anywhere, as BFLOAT16_BITS
-        return False
-    return x.flags.behaved and (x.flags.c_contiguous or _steps_out(x))
-
-
-def apart(arrays: Sequence[NDArray[Any]]) -> bool:
-    """Tell whether no two of some arrays share memory."""
-    for a, b in itertools.combinations(arrays, 2):  # noqa: SIM110  (any() and a generator take 0.3 us more)
-        if _share_memory(a, b):
-            return False
-    return True
 
 
 def accept_into(

@@ -16,6 +16,7 @@ from .tables import Rows, Table, table_for
 
 if TYPE_CHECKING:
     from .kernels.launch import Kernels, Movers
+    from .kernels.look import Look
 
 __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Places"]
 
@@ -45,6 +46,7 @@ class Engine:
         "kernels",
         "layout",
         "layout_out",
+        "look",
         "movers",
         "order",
         "rotary_offset",
@@ -78,6 +80,7 @@ class Engine:
         # that came last, which a Rotation compares by identity.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
         self.movers: dict[tuple[np.dtype[Any], np.dtype[Any]], Movers] = {}  # likewise, by both arrays' dtypes
+        self.look: Look | None = None  # what looks at arrays first; once there are movers
         self.entries32: Entries = ((), ())
         self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, ((), ()))
 
@@ -142,6 +145,7 @@ class Engine:
 
     def remember_move(self, source: str, dtype: np.dtype[Any], target: str, dtype_out: np.dtype[Any]) -> None:
         """Keep the kernels from one dtype into another at hand, likewise; they have been used."""
-        movers = self.movers_for(source, target)
-        if movers is not None:
+        launch, movers = self._launch(), self.movers_for(source, target)
+        if launch is not None and movers is not None:
+            self.look = launch.look()
             self.movers[dtype, dtype_out] = movers

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from . import arrays, reference
 from .engine import FLOAT32, FLOAT64, Engine, Places
 from .integrations.torch import as_array, is_tensor, note_written
-from .kernels.told import ALONE, ONE_ROW, PER_ROW, SMALL, TRUSTED
+from .kernels.told import ALONE, HEAD_MAJOR, ONE_ROW, PER_ROW, SMALL, TRUSTED
 from .numbers import shown
 from .tables import Rows
 
@@ -178,7 +178,7 @@ class Rotation:
             return True
         told = self._told
         if k is None:
-            k, told = q[..., :0], told | ALONE
+            k, told = q, told | ALONE
         try:
             return bool(kernels.run(q, k, rows, told))
         except TypeError:  # a read-only array, or k of another number of axes: no such kernel
@@ -208,7 +208,7 @@ class Rotation:
         """Rotate one array, in place or into another; errors call it by the name given."""
         if out is None and not self._quickly(x, None):
             return x
-        if self._quickly_into((x,), (out,)):
+        if out is None or self._quickly_into(x, out, None, None):
             self._into({name: x}, (out,))
         return x if out is None else out
 
@@ -218,45 +218,42 @@ class Rotation:
             return self.alone("q", q, out)
         if not isinstance(out, (tuple, list)) or len(out) != 2:
             raise TypeError(f"out is {shown(out)}; expected (q_out, k_out), None meaning in place")
-        outs = tuple(out)  # of its own, as another thread may change a list
-        if self._quickly_into((q, k), outs):
-            self._into({"q": q, "k": k}, outs)
-        return tuple(x if target is None else target for x, target in zip((q, k), outs, strict=True))
+        q_out, k_out = out
+        if self._quickly_into(q, q_out, k, k_out):
+            self._into({"q": q, "k": k}, (q_out, k_out))
+        return q if q_out is None else q_out, k if k_out is None else k_out
 
-    def _quickly_into(self, inputs: Sequence[Any], outs: Sequence[Any]) -> bool:
-        """Rotate plain arrays, of dtypes that came before, to where they go; false if that was done.
-
-        A decoded token's key into its place of a cache takes a third of what it takes with every check.
-        """
-        engine, first = self._engine, inputs[0]
-        given = [*inputs, *(out for out in outs if out is not None)]
-        for x in given:
-            if not arrays.plainly_right(x, engine.head_dim, engine.order, self._tokens, self._batch):
-                return True
-        runs: list[Any] = []
-        for x, out in zip(inputs, outs, strict=True):
-            if x.dtype is not first.dtype or x.shape[:-3] != first.shape[:-3]:
-                return True
-            if out is None:
-                kernels = engine.kernels.get(x.dtype)
-                if kernels is None or not kernels.ready(x.ndim):
-                    return True
-                runs.append(kernels)
-            else:
-                movers = engine.movers.get((x.dtype, out.dtype))
-                if movers is None or not movers.ready() or out.shape != x.shape:
-                    return True
-                runs.append(movers)
-        rows = self._rows64 if first.itemsize == 8 else self._rows32
-        if rows is None or not arrays.apart(given):
+    def _quickly_into(self, q: Any, q_out: Any, k: Any, k_out: Any) -> bool:
+        """Rotate plain arrays, of dtypes that came before, to where they go; false if that was done."""
+        engine, told = self._engine, self._told & ~SMALL
+        if k is None:
+            k, k_out, told = q, q_out, told | ALONE
+        q_target, k_target = q if q_out is None else q_out, k if k_out is None else k_out
+        if not type(q) is type(q_target) is type(k) is type(k_target) is _ndarray or q.dtype is not k.dtype:
             return True
-        for x, out, run in zip(inputs, outs, runs, strict=True):
-            if out is None:
-                if run.run(x, x[..., :0], rows, self._told | ALONE | TRUSTED):
-                    raise RuntimeError(REFUSED)
-            else:
-                run.run(arrays.four_axes(x, engine.order), arrays.four_axes(out, engine.order), rows, self._told)
+        q_way, k_way = self._way_into(q, q_out), self._way_into(k, k_out)
+        rows = self._rows64 if q.itemsize == 8 else self._rows32
+        if engine.look is None or q_way is None or k_way is None or rows is None:
+            return True
+        sizes = q.itemsize | q_target.itemsize << 8 | k_target.itemsize << 16
+        try:
+            if engine.look(q, q_target, k, k_target, rows, told, sizes):
+                return True
+        except TypeError:  # a read-only array, or one of another number of axes
+            return True
+        told |= TRUSTED
+        for x, target, way in ((q, q_target, q_way),) if k is q else ((q, q_target, q_way), (k, k_target, k_way)):
+            if way(x, target, rows, told | ALONE if x is target else told):
+                raise RuntimeError(REFUSED)
         return False
+
+    def _way_into(self, x: NDArray[Any], out: NDArray[Any] | None) -> Callable[..., Any] | None:
+        """Return what rotates an array in place or into another, if that was used before and can be now."""
+        if out is None:
+            kernels = self._engine.kernels.get(x.dtype)
+            return kernels.run if kernels is not None and kernels.ready(x.ndim) else None
+        movers = self._engine.movers.get((x.dtype, out.dtype))
+        return movers.run if movers is not None and movers.ready() else None
 
     def _into(self, inputs: dict[str, Any], outs: tuple[Any, ...]) -> None:
         """Check everything, and rotate each array to where it goes."""
@@ -301,7 +298,7 @@ class Rotation:
         )
         movers = engine.movers_for(source, target)
         if movers is not None and movers.ready():
-            movers.run(x, out, rows, self._told)
+            movers.run(x, out, rows, self._told & ~HEAD_MAJOR)
             return
         cos, sin = rows[:, :, 0], rows[:, :, 1]
         layouts = engine.layout, engine.layout_out
@@ -327,7 +324,7 @@ class Rotation:
             return
         told = self._told | TRUSTED
         if k is None:
-            k, told = q[..., :0], told | ALONE
+            k, told = q, told | ALONE
         if kernels.run(q, k, rows, told):
             raise RuntimeError(REFUSED)
 

@@ -72,7 +72,7 @@ def report(good):
 def remember():
     "Note all kernels that are made from here on."
     from rope_numba.kernels import launch
-    for name in ("make_entry", "make_mover"):
+    for name in ("make_entry", "make_mover", "make_look"):
         def make(*arguments, made=getattr(launch, name)):
             EVERY.append(made(*arguments))
             return EVERY[-1]

@@ -19,6 +19,9 @@ import rope_numba as rn
 pytestmark = needs_jit
 
 
+EITHER = 34  # three axes or four
+
+
 @pytest.fixture(scope="module")
 def readers() -> dict[int, Any]:
     """Return for 2, 3 and 4 axes a compiled function that tells what it sees of two arrays."""
@@ -29,7 +32,9 @@ def readers() -> dict[int, Any]:
     def fields(x: Any, y: Any) -> Any:
         return x.address, x.shape, x.strides, y.address, y.shape, y.strides
 
-    return {axes: direct(njit([(Seen(axes, written=True), Seen(axes))])(fields)) for axes in (2, 3, 4)}
+    kinds = {axes: (Seen(axes, written=True), Seen(axes)) for axes in (2, 3, 4)}
+    kinds[EITHER] = Seen(4, fewest=3, written=True), Seen(4, fewest=3)
+    return {axes: direct(njit([kind])(fields)) for axes, kind in kinds.items()}
 
 
 @given(st.data())
@@ -44,6 +49,25 @@ def test_address_shape_and_strides_are_numpys(readers: dict[int, Any], data: st.
     arrays[1].flags.writeable = False
     expected = [field for x in arrays for field in (x.ctypes.data, x.shape, x.strides)]
     assert list(readers[axes](*arrays)) == expected
+
+
+@given(st.data())
+def test_an_array_of_one_axis_less_has_a_first_one_of_one_element_where_that_is_taken(
+    readers: dict[int, Any], data: st.DataObject
+) -> None:
+    memory, expected, arrays = np.zeros(1000, np.float32), [], []
+    for _ in range(2):
+        axes = data.draw(st.integers(3, 4))
+        shape = tuple(data.draw(st.lists(st.integers(0, 5), min_size=axes, max_size=axes)))
+        strides = tuple(4 * step for step in data.draw(st.lists(st.integers(-9, 9), min_size=axes, max_size=axes)))
+        x = as_strided(memory[500:], shape, strides)
+        arrays.append(x)
+        expected += [x.ctypes.data, (1, *shape)[-4:], (0, *strides)[-4:]]
+    assert list(readers[EITHER](*arrays)) == expected
+    for wrong in (as_strided(memory, (1, 1), (4, 4)), as_strided(memory, (1,) * 5, (4,) * 5), memory):
+        for given_to in ((wrong, arrays[1]), (arrays[0], wrong)):
+            with pytest.raises(TypeError, match="not a writeable array of 3 or 4 axes"):
+                readers[EITHER](*given_to)
 
 
 def test_seeing_an_array_leaves_no_count_of_references_behind(readers: dict[int, Any]) -> None:

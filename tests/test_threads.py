@@ -266,7 +266,8 @@ x, tables = np.ones((1, 32, 128), np.float32), rope.tables(1)
 few, places = [np.ones((3, heads, 128), "{dtype}") for heads in (32, 8)], np.array([7, 3, 5])
 step, steps = rope.at(offset=3, tokens=1), rope.at(offset=3, tokens=600)
 brief = [lambda: step(q, k), lambda: rope(q, k, offset=3), lambda: rope(q, offset=3), lambda: rope.shift(k, 1),
-    lambda: rope(*few, positions=places), lambda: step(q, k, out=(None, cache[5:6])), lambda: rn.rotate_interleaved(x, *tables)]
+    lambda: rope(*few, positions=places), lambda: step(q, k, out=(None, cache[5:6])),
+    lambda: rn.rotate_interleaved(x, *tables)]
 long_work = [lambda: steps(long), lambda: steps(long, out=out)]
 [call() for call in brief + long_work]
 turns = [0]
@@ -278,6 +279,7 @@ threading.Thread(target=others, daemon=True).start()
 while turns[0] == 0:
     time.sleep(0)
 sys.setswitchinterval(60)
+time.sleep(0.02)  # the other thread may be waiting already, as long as it was told before
 kept = []
 for call in brief:
     before = turns[0]

@@ -131,7 +131,7 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
     kernels: Any = launch.kernels_for(storage, form.layout) if launch and form.layout == form.layout_out else None
     bits = [x.view(np.uint16) if x.itemsize == 2 else x for x in given]
     if k is None:
-        pair, flags = (bits[0], bits[0][..., :0]), told | ALONE
+        pair, flags = (bits[0], bits[0]), told | ALONE
     else:
         pair, flags = (bits[0], bits[1]), told
     compiled = kernels is not None and kernels.ready(4)
@@ -148,7 +148,7 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
     for x in bits:
         x = arrays.four_axes(x, order)
         if x.size and movers is not None and movers.ready():
-            movers.run(x, x, rows, told)
+            movers.run(x, x, rows, told & ~HEAD_MAJOR)
         elif x.size:
             layouts = form.layout, form.layout_out
             reference.move_stored(storage, x, storage, x, rows[:, :, 0], rows[:, :, 1], *layouts, 0)

@@ -174,7 +174,7 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
     if kernels is not None and kernels.ready(3) and x.shape[2] <= WIDEST_HEAD:
         plain, told = x.view(np.ndarray), tell(ALONE, x.shape[2], 0)
         rows = np.stack((cos, sin), axis=1)[None]
-        arrays = plain, plain[..., :0], rows
+        arrays = plain, plain, rows
         if kernels.run(*arrays, told):
             _check_overlap(x)
             kernels.run(*arrays, told | TRUSTED)

@@ -75,6 +75,26 @@ def reach(size: int, stride: int) -> tuple[int, int]:
 
 
 @register_jitable
+def room(x: Any, x_axes: Axes, itemsize: int, head_dim: int, batch: int, tokens: int) -> tuple[int, int]:
+    """Return the first address of an array's memory and the one behind it, or zeros.
+
+    These if it has no elements, or others than are asked for, or if they are not aligned, or not plainly apart.
+    """
+    _, _, heads, batch_stride, token_stride, head_stride = x_axes
+    row = head_dim * itemsize
+    if x_axes[0] != batch or x_axes[1] != tokens or batch == 0 or tokens == 0 or heads == 0:
+        return 0, 0
+    if x.shape[-1] != head_dim or x.strides[-1] != itemsize:
+        return 0, 0
+    if not aligned(x.address, itemsize, x_axes) or not nested(row, x_axes):
+        return 0, 0
+    below, above = reach(heads, head_stride)
+    token_below, token_above = reach(tokens, token_stride)
+    batch_below, batch_above = reach(batch, batch_stride)
+    return x.address + below + token_below + batch_below, x.address + above + token_above + batch_above + row
+
+
+@register_jitable
 def apart(q_address: int, k_address: int, row: int, q: Axes, k: Axes) -> bool:
     """Tell whether it is plain that q and k have no element in common."""
     batch, tokens, heads, batch_stride, token_stride, head_stride = q

@@ -19,12 +19,13 @@ from numpy.typing import NDArray
 from .. import forks
 from .compile import in_turn
 from .entry import make_entry
+from .look import Look, make_look
 from .move import Mover, make_mover
 from .panel import HALF, INTERLEAVED
 from .seen import direct, fields_are_where_they_were
 from .share import ASK, ELEMENTS_PER_THREAD, FAILED, make_launcher
 from .storage import NAMES
-from .told import SHARED, SMALL
+from .told import ALONE, SHARED, SMALL
 
 CHUNKS_PER_THREAD = 4
 
@@ -39,6 +40,7 @@ JIT_DISABLED = bool(config.DISABLE_JIT) or not fields_are_where_they_were()  # t
 _launching = threading.Lock()
 _count_threads: Callable[[], int] = get_num_threads
 _launcher: Callable[[int, int], int] | None = None
+_look: Look | None = None
 _layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
 
@@ -57,7 +59,8 @@ class Kernels:
         entry, rank = self.by_axes[q.ndim], q.ndim
         if entry is self._uncompiled[rank] and rank > 1 and forks.can_compile():
             entry = self.compiled(rank)
-        return _share_out(q.size + k.size, entry, q, k, rows, told & ~SMALL)
+        elements = q.size if told & ALONE else q.size + k.size
+        return _share_out(elements, entry, q, k, rows, told & ~SMALL)
 
     def ready(self, rank: int) -> bool:
         """Tell whether the entry for arrays of so many axes is compiled, or can be."""
@@ -93,7 +96,7 @@ class Movers:
         self._compiled: Mover | None = None
 
     def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], told: int) -> None:
-        """Rotate x into out, both of four axes, on one thread or on several."""
+        """Rotate x into out, both of three or four axes, on one thread or on several."""
         _share_out(x.size, self.compiled(), x, out, rows, told)
 
     def ready(self) -> bool:
@@ -142,6 +145,17 @@ def plan_launcher() -> Callable[[int, int], int]:
         return _launcher
 
     return _launcher or in_turn(compile_it)
+
+
+def look() -> Look | None:
+    """Return the compiled look at arrays that are rotated into others, or None where it cannot be compiled."""
+
+    def compile_it() -> Look:
+        global _look
+        _look = _look or direct(make_look())
+        return _look
+
+    return _look or (in_turn(compile_it) if forks.can_compile() else None)
 
 
 def may_launch() -> bool:

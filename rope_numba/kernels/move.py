@@ -1,6 +1,6 @@
 """The compiled entry of a rotation from one array into another: `out=`, and layouts that change on the way.
 
-It takes one array at a time, as (batch, tokens, heads, head_dim), and trusts its arguments: arrays.py has looked.
+It takes one array at a time and trusts its arguments: arrays.py has looked, or look.py.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from numba import int64, types
 from .carry import channels_address, pairs_address
 from .compile import compile_kernel
 from .entry import BLOCK_TOKENS, GROUP_HEADS
+from .geometry import axes
 from .panel import INTERLEAVED
 from .seen import Seen
 from .share import call_at, planned
 from .storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
-from .told import HEAD_DIM, OFFSET, ONE_ROW, PER_ROW, SHARED, WIDEST_HEAD
+from .told import HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, WIDEST_HEAD
 
 Mover = Callable[[Any, Any, Any, int], int]
 
@@ -77,9 +78,9 @@ _do_or_plan: Callable[..., int] = planned(walk)
 def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mover:
     """Compile the entry that rotates x of one storage and layout into out of another.
 
-    The compiled function takes (x, out, rows, told): arrays as `seen.py` has it, both with four axes, rows contiguous
-    and of shape (batch or 1, tokens or 1, 2, pairs), and what `told.tell` says. It answers DONE, FAILED or the address
-    of a plan.
+    The compiled function takes (x, out, rows, told): arrays as `seen.py` has it, both with three or four axes, rows
+    contiguous and of shape (batch or 1, tokens or 1, 2, pairs), and what `told.tell` says. It answers DONE, FAILED or
+    the address of a plan.
     """
     itemsize, out_itemsize, table_itemsize = ITEMSIZE[source], ITEMSIZE[target], TABLE_ITEMSIZE[source]
     crossing = layout_in != layout_out
@@ -87,14 +88,15 @@ def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mov
     def move(x: Any, out: Any, rows: Any, told: int) -> int:
         rotary_offset = (told >> OFFSET) & WIDEST_HEAD
         head_dim = (told >> HEAD_DIM) & WIDEST_HEAD
-        batch, tokens, heads = x.shape[0], x.shape[1], x.shape[2]
+        batch, tokens, heads, x_batch, x_token, x_head = axes(x, told & HEAD_MAJOR)
+        _, _, _, out_batch, out_token, out_head = axes(out, told & HEAD_MAJOR)
         pairs = rows.shape[3]
         sines = pairs * table_itemsize
         table_token = 0 if told & ONE_ROW else 2 * sines
         table_batch = tokens * 2 * sines if told & PER_ROW else 0
         # As in the entry in place: memory in its own order.
         groups, block = 1, tokens
-        if tokens > 1 and abs(out.strides[2]) > abs(out.strides[1]):
+        if tokens > 1 and abs(out_head) > abs(out_token):
             groups, block = (heads + GROUP_HEADS - 1) // GROUP_HEADS, BLOCK_TOKENS
         extent = (batch, tokens, heads, block, groups, head_dim, rotary_offset)
         carry_pairs: Any = pairs_address(source, target, layout_in, layout_out)  # type: ignore[call-arg]
@@ -104,11 +106,11 @@ def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mov
             hold_channels = channels_address(source, source)
         carry = (carry_pairs, carry_channels, hold_channels, itemsize, out_itemsize)
         turn = (pairs, rows.address, sines, table_batch, table_token)
-        from_x = (x.address, x.strides[0], x.strides[1], x.strides[2])
-        to_out = (out.address, out.strides[0], out.strides[1], out.strides[2])
+        from_x, to_out = (x.address, x_batch, x_token, x_head), (out.address, out_batch, out_token, out_head)
         return _do_or_plan(extent + carry + turn + from_x + to_out, batch * tokens * heads * head_dim, told & SHARED)
 
     layouts = "_".join("interleaved" if layout == INTERLEAVED else "half" for layout in (layout_in, layout_out))
     name = f"move_{NAMES[source]}_{NAMES[target]}_{layouts}"
-    array: Any = Seen(4)
-    return compile_kernel(move, name, types.int64(array, Seen(4, written=True), array, types.int64))
+    read, written = Seen(4, fewest=3), Seen(4, fewest=3, written=True)
+    signature: Any = types.int64(read, written, Seen(4), types.int64)
+    return compile_kernel(move, name, signature)

@@ -29,22 +29,25 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class Seen(types.Type):
-    """The type of an array argument with so many axes, which may have to be writeable."""
+    """The type of an array argument with so many axes, which may have to be writeable.
 
-    def __init__(self, ndim: int, *, written: bool = False) -> None:
-        self.ndim, self.written = ndim, written
-        super().__init__(name=f"rope_numba.Seen({ndim}, written={written})")
+    It may have one axis less, if fewest says so: then a first axis of one element is put before the others.
+    """
+
+    def __init__(self, ndim: int, *, fewest: int | None = None, written: bool = False) -> None:
+        self.ndim, self.fewest, self.written = ndim, ndim if fewest is None else fewest, written
+        super().__init__(name=f"rope_numba.Seen({ndim}, fewest={self.fewest}, written={written})")
 
 
 @register_model(Seen)
 class _Model(models.StructModel):
     def __init__(self, manager: Any, seen: Seen) -> None:
         each: Any = types.UniTuple(types.int64, seen.ndim)  # type: ignore[no-untyped-call]
-        members = [("address", types.int64), ("shape", each), ("strides", each)]
+        members = [("rank", types.int64), ("address", types.int64), ("shape", each), ("strides", each)]
         super().__init__(manager, seen, members)  # type: ignore[no-untyped-call]
 
 
-for _name in ("address", "shape", "strides"):
+for _name in ("rank", "address", "shape", "strides"):
     make_attribute_wrapper(Seen, _name, _name)
 
 
@@ -58,19 +61,28 @@ def _read(seen: Seen, array: ir.Value, c: Any) -> NativeValue:
         place = builder.add(start, ir.Constant(_I64, offset))
         return builder.load(builder.inttoptr(place, kind.as_pointer()))
 
-    wrong = builder.icmp_signed("!=", field(AXES, _I32), ir.Constant(_I32, seen.ndim))
+    axes = builder.sext(field(AXES, _I32), _I64)
+    missing = builder.sub(ir.Constant(_I64, seen.ndim), axes)
+    wrong = builder.icmp_unsigned(">", missing, ir.Constant(_I64, seen.ndim - seen.fewest))
     if seen.written:
         writeable = builder.and_(field(FLAGS, _I32), ir.Constant(_I32, WRITEABLE))
         wrong = builder.or_(wrong, builder.icmp_signed("==", writeable, ir.Constant(_I32, 0)))
     native = cgutils.create_struct_proxy(seen)(c.context, builder)  # type: ignore[no-untyped-call]
     with builder.if_else(wrong, likely=False) as (refuse, accept):
         with refuse:
-            c.pyapi.err_set_string("PyExc_TypeError", f"not a writeable array of {seen.ndim} axes")
+            count = f"{seen.ndim}" if seen.fewest == seen.ndim else f"{seen.fewest} or {seen.ndim}"
+            c.pyapi.err_set_string("PyExc_TypeError", f"not a writeable array of {count} axes")
         with accept:
-            native.address = field(ADDRESS, _I64)
-            for name, offset in (("shape", SHAPE), ("strides", STRIDES)):
+            native.rank, native.address = axes, field(ADDRESS, _I64)
+            for name, offset, of_one in (("shape", SHAPE, 1), ("strides", STRIDES, 0)):
                 numbers = field(offset, _I64.as_pointer())
-                each = [builder.load(builder.gep(numbers, [ir.Constant(_I64, axis)])) for axis in range(seen.ndim)]
+                places = [ir.Constant(_I64, axis) for axis in range(seen.ndim)]
+                if seen.fewest < seen.ndim:
+                    places[1:] = [builder.sub(place, missing) for place in places[1:]]
+                each = [builder.load(builder.gep(numbers, [place])) for place in places]
+                if seen.fewest < seen.ndim:
+                    whole = builder.icmp_signed("==", missing, ir.Constant(_I64, 0))
+                    each[0] = builder.select(whole, each[0], ir.Constant(_I64, of_one))
                 setattr(native, name, cgutils.pack_array(builder, each))  # type: ignore[no-untyped-call]
     return NativeValue(native._getvalue(), is_error=wrong)  # type: ignore[no-untyped-call]
 
