@@ -55,9 +55,10 @@ def make_look() -> Look:
         if k_low < k_out_high and k_out_low < k_high:
             if k.address != k_out.address or k_axes != k_out_axes or size != k_out_size:
                 return ASK
-        if (q_low < k_high and k_low < q_high) or (q_low < k_out_high and k_out_low < q_high):
+        # What is written, q_out and k_out, is apart from the other array and from where that goes.
+        if (q_low < k_out_high and k_out_low < q_high) or (q_out_low < k_high and k_low < q_out_high):
             return ASK
-        if (q_out_low < k_high and k_low < q_out_high) or (q_out_low < k_out_high and k_out_low < q_out_high):
+        if q_out_low < k_out_high and k_out_low < q_out_high:
             return ASK
         return DONE
 
