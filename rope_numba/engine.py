@@ -131,6 +131,19 @@ class Engine:
             text = f"backend is 'numba', which cannot be imported ({error}); expected it installed, or backend='numpy'"
             raise ImportError(text) from None
 
+    def prepare(self, source: str, target: str, axes: int | None) -> None:
+        """Compile what rotates arrays of so many axes in place, or from one storage into another, if it can be."""
+        launch, kernels, movers = self._launch(), self.kernels_for(source), self.movers_for(source, target)
+        if launch is None or kernels is None or movers is None:
+            return
+        if axes is not None and self.layout == self.layout_out:
+            if kernels.ready(axes):
+                kernels.compiled(axes)
+        else:
+            self.look = launch.look()
+            if movers.ready():
+                movers.compiled()
+
     def remember(self, storage: str, dtype: np.dtype[Any]) -> None:
         """Keep the kernels of a dtype at hand, for calls that come without a look at their arrays."""
         kernels = self.kernels_for(storage)
@@ -145,7 +158,7 @@ class Engine:
 
     def remember_move(self, source: str, dtype: np.dtype[Any], target: str, dtype_out: np.dtype[Any]) -> None:
         """Keep the kernels from one dtype into another at hand, likewise; they have been used."""
-        launch, movers = self._launch(), self.movers_for(source, target)
-        if launch is not None and movers is not None:
-            self.look = launch.look()
+        movers = self.movers_for(source, target)
+        # Of two dtypes of one storage, as bfloat16 has, arrays.py decides whether one place may have both.
+        if movers is not None and (dtype == dtype_out or source != target):
             self.movers[dtype, dtype_out] = movers

@@ -13,7 +13,9 @@ from .rotation import Rotation
 
 __all__ = ["Recent"]
 
-MOST_POSITIONS = 512  # whose rows are kept: 256 KiB for 64 pairs in float32
+# Rows of so many channels are kept: those of 512 positions for a head_dim of 128, 256 KiB in float32, and twice as much
+# beside them if float64 comes too.
+MOST_CHANNELS = 1 << 16
 
 # What is kept of a Rotation is its bound __call__: calling the object itself takes 0.08 us more.
 Call = Callable[..., Any]
@@ -40,7 +42,9 @@ class Recent:
 
         Their numbers are compared, as an array may have been written to.
         """
-        if not 1 < positions.size <= MOST_POSITIONS or positions.dtype.kind not in "iu":
+        if positions.ndim == 0 or positions.shape == (1,) or positions.dtype.kind not in "iu":
+            return None
+        if positions.size * rope.rotary_dim > MOST_CHANNELS:
             return None
         numbers = positions.tobytes()
         asked = positions.dtype, positions.shape, numbers

@@ -359,7 +359,7 @@ class Rope(Identity, Readable):
         if way == FORWARD and positions is not None:
             if type(positions) is not _ndarray:
                 positions = plain(as_integers("positions", positions))
-            if type(positions) is _ndarray and positions.size > 1:
+            if type(positions) is _ndarray:
                 recent = self._recent.at_several(self, positions)
                 if recent is not None:
                     return recent

@@ -225,8 +225,8 @@ class Rotation:
 
     def _quickly_into(self, q: Any, q_out: Any, k: Any, k_out: Any) -> bool:
         """Rotate plain arrays, of dtypes that came before, to where they go; false if that was done."""
-        engine, told = self._engine, self._told & ~SMALL
-        if k is None:
+        engine, told, alone = self._engine, self._told & ~SMALL, k is None
+        if alone:
             k, k_out, told = q, q_out, told | ALONE
         q_target, k_target = q if q_out is None else q_out, k if k_out is None else k_out
         if not type(q) is type(q_target) is type(k) is type(k_target) is _ndarray or q.dtype is not k.dtype:
@@ -241,9 +241,9 @@ class Rotation:
                 return True
         except TypeError:  # a read-only array, or one of another number of axes
             return True
-        told |= TRUSTED
-        for x, target, way in ((q, q_target, q_way),) if k is q else ((q, q_target, q_way), (k, k_target, k_way)):
-            if way(x, target, rows, told | ALONE if x is target else told):
+        moves = [(q, q_target, q_way)] if alone else [(q, q_target, q_way), (k, k_target, k_way)]
+        for x, target, way in moves:
+            if way(x, target, rows, told | TRUSTED | ALONE):
                 raise RuntimeError(REFUSED)
         return False
 
@@ -266,8 +266,11 @@ class Rotation:
             tokens=self._tokens,
             batch=self._batch,
         )
-        for x, target in moves:
-            source, storage = arrays.storage_of("q", x), arrays.storage_of("out", target)
+        kinds = [(arrays.storage_of("q", x), arrays.storage_of("out", target)) for x, target in moves]
+        for (x, target), (source, storage) in zip(moves, kinds, strict=True):
+            if x.size:
+                engine.prepare(source, storage, x.ndim if x is target else None)  # an interrupt now spoils nothing
+        for (x, target), (source, storage) in zip(moves, kinds, strict=True):
             self._move(source, x, storage, target)
             if x.size == 0:
                 continue
@@ -282,7 +285,7 @@ class Rotation:
             return self._rows32
         if self._rows64 is None:
             rows = self._engine.rows(self._places, FLOAT64, self._way)
-            self._rows64 = rows.copy() if self._rope is None else rows
+            self._rows64 = rows.copy() if self._rope is None and type(self._places) is tuple else rows
         return self._rows64
 
     def _move(self, source: str, x: NDArray[Any], target: str, out: NDArray[Any]) -> None:

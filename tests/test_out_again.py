@@ -90,6 +90,8 @@ def calls(draw: Any) -> tuple[str, Any, list[Any], list[Any]]:
     for _ in range(draw(st.integers(1, 2))):
         heads = draw(st.integers(1, 2))
         own = place(dtype, [*lead, tokens, heads, HEAD_DIM] if order == "thd" else [*lead, heads, tokens, HEAD_DIM])
+        if inputs and draw(st.integers(0, 9)) == 0:
+            own = inputs[0]
         inputs.append(own)
         outs.append(own if draw(RARELY) else None if draw(st.booleans()) else place(target, own[1]))
     positions = np.arange(max(rows, 1) * tokens).reshape(-1, tokens) * 3 + 5
@@ -107,8 +109,9 @@ def laid(memory: NDArray[np.uint8], place: tuple[Any, ...]) -> NDArray[Any]:
 def outcome(order: str, positions: Any, inputs: list[Any], outs: list[Any]) -> tuple[str, bytes]:
     """Return what a call says, and what it leaves in memory."""
     memory = MEMORY.copy()
-    given_in = [laid(memory, place) for place in inputs]
-    given_out = [None if place is None else laid(memory, place) for place in outs]
+    objects = {id(place): laid(memory, place) for place in (*inputs, *outs) if place is not None}  # one may come twice
+    given_in = [objects[id(place)] for place in inputs]
+    given_out = [None if place is None else objects[id(place)] for place in outs]
     if order not in ROPES:
         ROPES[order] = primed(order)
     step, tokens = ROPES[order].at(positions=positions), positions.shape[-1]
@@ -130,6 +133,49 @@ def test_a_call_that_is_not_checked_again_says_and_writes_what_one_does_that_is(
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Rotation, "_quickly_into", lambda *_: True)
         assert outcome(*call) == quick
+
+
+def test_one_array_may_go_to_two_places() -> None:
+    rope, q = rn.Rope(HEAD_DIM), normal((1, 2, HEAD_DIM))
+    expected, before = rope(q.copy(), offset=5), q.copy()
+    for _ in range(3):
+        outs = np.zeros_like(q), np.zeros_like(q)
+        rope(q, q, offset=5, out=outs)
+        for out in outs:
+            assert_same_bits(out, expected)
+        assert_same_bits(q, before)
+
+
+def test_the_two_dtypes_of_bfloat16_are_answered_alike_at_each_call() -> None:
+    rope = rn.Rope(HEAD_DIM)
+    said = []
+    for _ in range(2):
+        q = normal((1, 2, HEAD_DIM), "bfloat16")
+        with pytest.raises(ValueError, match="out shares memory with q") as error:
+            rope(q, offset=5, out=q.view(arrays.BFLOAT16_BITS))
+        said.append(str(error.value))
+        other = np.zeros(q.shape, arrays.BFLOAT16_BITS)
+        rope(q, offset=5, out=other)
+        assert (other.view(np.uint16) == rope(q.copy(), offset=5).view(np.uint16)).all()
+    assert said[0] == said[1]
+
+
+def test_all_that_a_call_needs_is_compiled_before_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba.kernels import launch
+
+    def interrupted(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    for name in ("look", "make_mover"):
+        rope, q, k = rn.Rope(HEAD_DIM), normal((1, 2, HEAD_DIM)), normal((1, 2, HEAD_DIM))
+        before = q.copy()
+        with monkeypatch.context() as patched:
+            patched.setattr(launch, name, interrupted)
+            if name == "make_mover":
+                patched.setattr(launch.movers_for("f32", "f16", "interleaved", "interleaved"), "_compiled", None)
+            with pytest.raises(KeyboardInterrupt):
+                rope(q, k, offset=5, out=(None, np.zeros(k.shape, np.float16)))
+        assert_same_bits(q, before)
 
 
 @pytest.mark.parametrize("order", ORDERS)

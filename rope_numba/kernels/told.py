@@ -7,7 +7,7 @@ from __future__ import annotations
 
 HEAD_MAJOR = 1  # the heads axis comes before the tokens axis (order "htd")
 ALONE = 2  # there is no k; the one given is a placeholder
-TRUSTED = 4  # arrays.py has made sure that no element is shared
+TRUSTED = 4  # arrays.py, or look.py, has made sure that no element is shared
 PER_ROW = 8  # the positions were given for each row of a batch
 ONE_ROW = 16  # there is one row of cosines and sines, for all tokens
 SHARED = 32  # a plan is wanted, for a launch on several threads
