@@ -170,7 +170,7 @@ def batch_table(found: Found) -> str:
         for tokens in bench_calls.BATCHES
     )
     head = "tokens at places of their own, 32+8 x 128, float32, interleaved"
-    return table([head, *(f"`{call}`" if "(" in call else call for call in bench_calls.OF_BATCHES)], lines)
+    return table([head, *(f"`{call}`" for call in bench_calls.OF_BATCHES)], lines)
 
 
 def beside_table(found: Found) -> str:

@@ -95,6 +95,12 @@ def room(x: Any, x_axes: Axes, itemsize: int, head_dim: int, batch: int, tokens:
 
 
 @register_jitable
+def meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Tell whether two stretches of memory, of `room`, have an address in common."""
+    return a[0] < b[1] and b[0] < a[1]
+
+
+@register_jitable
 def apart(q_address: int, k_address: int, row: int, q: Axes, k: Axes) -> bool:
     """Tell whether it is plain that q and k have no element in common."""
     batch, tokens, heads, batch_stride, token_stride, head_stride = q

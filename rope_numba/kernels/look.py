@@ -13,7 +13,7 @@ from typing import Any
 from numba import types
 
 from .compile import compile_kernel
-from .geometry import axes, room
+from .geometry import axes, meet, room
 from .seen import Seen
 from .share import ASK, DONE
 from .told import ALONE, HEAD_DIM, HEAD_MAJOR, ONE_ROW, PER_ROW, WIDEST_HEAD
@@ -42,24 +42,22 @@ def make_look() -> Look:
             return ASK
         if q_out_axes[2] != q_axes[2] or k_out_axes[2] != k_axes[2]:
             return ASK
-        q_low, q_high = room(q, q_axes, size, head_dim, batch, tokens)
-        k_low, k_high = room(k, k_axes, size, head_dim, batch, tokens)
-        q_out_low, q_out_high = room(q_out, q_out_axes, q_out_size, head_dim, batch, tokens)
-        k_out_low, k_out_high = room(k_out, k_out_axes, k_out_size, head_dim, batch, tokens)
-        if min(q_high - q_low, k_high - k_low, q_out_high - q_out_low, k_out_high - k_out_low) == 0:
+        q_room = room(q, q_axes, size, head_dim, batch, tokens)
+        k_room = room(k, k_axes, size, head_dim, batch, tokens)
+        q_out_room = room(q_out, q_out_axes, q_out_size, head_dim, batch, tokens)
+        k_out_room = room(k_out, k_out_axes, k_out_size, head_dim, batch, tokens)
+        if min(q_room[1], k_room[1], q_out_room[1], k_out_room[1]) == 0:
             return ASK
-        if q_low < q_out_high and q_out_low < q_high:
+        if meet(q_room, q_out_room):
             if q.address != q_out.address or q_axes != q_out_axes or size != q_out_size:
                 return ASK
         if told & ALONE:
             return DONE
-        if k_low < k_out_high and k_out_low < k_high:
+        if meet(k_room, k_out_room):
             if k.address != k_out.address or k_axes != k_out_axes or size != k_out_size:
                 return ASK
         # What is written, q_out and k_out, is apart from the other array and from where that goes.
-        if (q_low < k_out_high and k_out_low < q_high) or (q_out_low < k_high and k_low < q_out_high):
-            return ASK
-        if q_out_low < k_out_high and k_out_low < q_out_high:
+        if meet(q_room, k_out_room) or meet(q_out_room, k_room) or meet(q_out_room, k_out_room):
             return ASK
         return DONE
 
