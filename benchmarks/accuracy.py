@@ -348,7 +348,7 @@ def method(head_dim: int, theta: float) -> list[str]:
         "An ulp is the spacing of the dtype's numbers at the length of the pair (hypot of its two true values); at a "
         "component near zero the spacing would say nothing about the rotation.",
         "A line without a layout holds for both, with the same bits, and rope_numba's for both of its backends. Where "
-        "its data is float64, nearly all of its error is that of the angle, at most |position| * 2**-51 radians.",
+        "its data is float64, nearly all of its error is that of the angle, at most |position| * 2**-52 radians.",
         "The NumPy expression is a * cos - b * sin, a * sin + b * cos, by float32 rows. transformers: Llama's classes "
         "for half, Cohere's for interleaved; their rows are rounded to q's dtype. onnxruntime is handed its rows, here "
         "made from float64 or float32 angles, in q's dtype. ggml makes its own, in float32.",

@@ -8,13 +8,15 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import mpmath
 import numpy as np
 from numpy.typing import NDArray
 
 
 def inv_freq(rotary_dim: int, theta: float) -> list[float]:
-    """Return the angular frequency of each pair."""
-    return [theta ** (-2.0 * i / rotary_dim) for i in range(rotary_dim // 2)]
+    """Return the angular frequency of each pair: the float64 nearest to the exact power."""
+    with mpmath.workdps(60):
+        return [float(mpmath.mpf(theta) ** (-mpmath.mpf(2 * i) / rotary_dim)) for i in range(rotary_dim // 2)]
 
 
 def channels_of_pair(pair: int, rotary_dim: int, rotary_offset: int, layout: str) -> tuple[int, int]:

@@ -69,15 +69,14 @@ def figures() -> dict[tuple[str, str], dict[str, Any]]:
 def bound(dtype: str, position: int) -> float:
     """Derive the most that a component of ours may be off, in ulp at the length n of its pair.
 
-    In units u = 2**-24 (2**-53 for float64 data): the rounded cosine and sine leave n * u at most, twice that where
-    they are float64 within one unit of the last place; their products n * u; the sum n * u. The angle's own error, at
-    most |position| * 2**-51, turns the pair by as much. A result of 16 bits is rounded once more, by half an ulp.
+    In units u = 2**-24 (2**-53 for float64 data): the rounded cosine and sine leave n * u at most; their products
+    n * u; the sum n * u. The angle's own error, at
+    most |position| * 2**-52, turns the pair by as much. A result of 16 bits is rounded once more, by half an ulp.
     An ulp is never below n * u of the dtype.
     """
     u = 2.0**-53 if dtype == "float64" else 2.0**-24
-    roundings = 4 if dtype == "float64" else 3
     furthest = max(abs(position), abs(position + script.TOKENS - 1))
-    in_units_of_n: float = (roundings * u + furthest * 2.0**-51) * 1.0001  # products of errors
+    in_units_of_n: float = (3 * u + furthest * 2.0**-52) * 1.0001  # products of errors
     return in_units_of_n / ROUNDING[dtype] + (0.5 if "16" in dtype else 0.0)
 
 

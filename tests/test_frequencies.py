@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from oracle import channels_of_pair
 
 import rope_numba as rn
-from rope_numba.frequencies import interpolated, ramped
+from rope_numba.frequencies import ramped
 
 schemes = rn.frequencies
 
@@ -155,19 +155,15 @@ def test_golden_ramps(arguments: tuple[Any, ...], low: str, high: str) -> None:
     assert tuple(map(repr, ramped._ramp(*arguments))) == (low, high)
 
 
-@pytest.mark.parametrize(
-    ("slower", "base"),
-    [(8.0, 82684.62264056221), (1.0, 10000.0), (3.0, 30527.7367488067), (7.0, 72195.86008650938)],
-)
-def test_golden_bases(slower: float, base: float) -> None:
-    assert interpolated._enlarged(128, 10_000.0, slower, "") == base
-
-
 def test_the_base_of_dynamic_grows_with_the_length() -> None:
+    # To the last bit but one: these bases were rounded to float64 themselves.
+    near = {"rtol": 2.0**-51, "atol": 0}
     for length, base in ((4096, 10_000.0), (8192, 30527.7367488067), (16384, 72195.86008650938)):
         made = schemes.dynamic(128, factor=2.0, original_max_position_embeddings=4096, seq_len=length)
-        assert made == schemes.default(128, base)
-    assert schemes.ntk(128, alpha=8.0) == schemes.default(128, 82684.62264056221)
+        np.testing.assert_allclose(made.inv_freq, schemes.default(128, base).inv_freq, **near)
+    plain = schemes.default(128, 82684.62264056221)
+    np.testing.assert_allclose(schemes.ntk(128, alpha=8.0).inv_freq, plain.inv_freq, **near)
+    assert schemes.ntk(128, alpha=1.0) == schemes.default(128)
 
 
 @pytest.mark.parametrize(
@@ -441,7 +437,6 @@ def power(theta: float, pair: int, width: int) -> mpmath.mpf:
 
 
 def assert_near(made: rn.Frequencies, wanted: list[Any], tolerance: float = 1e-14) -> None:
-    # math.pow errs by half a unit of the last place, and its exponent by half a unit: 21 * 2**-53 in all for theta 1e9.
     assert made.pairs == len(wanted)
     for got, true in zip(made.inv_freq.tolist(), wanted, strict=True):
         assert abs(mpmath.mpf(got) - true) <= tolerance * abs(true)
@@ -782,7 +777,7 @@ def a_width(name: str) -> list[tuple[dict[str, Any], type[Exception], str]]:
     return [
         *(({name: x}, ValueError, f"{name} is {x}; expected an even number of channels, 2 or more") for x in (0, 7)),
         *(({name: x}, TypeError, f"{name} is {x!r}; expected an int") for x in (8.0, "8", None, True)),
-        ({name: 1 << 40}, ValueError, "rotary_dim is 1099511627776; expected at most 1048576 channels"),
+        ({name: 1 << 40}, ValueError, f"{name} is 1099511627776; expected at most 1048576 channels"),
     ]
 
 

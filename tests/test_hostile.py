@@ -19,6 +19,7 @@ import hypothesis
 import ml_dtypes
 import mpmath
 import numpy as np
+import oracle
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
@@ -283,7 +284,7 @@ class Settings:
     backend: str
 
     def inv_freq(self) -> list[float]:
-        return [math.pow(self.theta, -2.0 * i / self.rotary_dim) for i in range(self.rotary_dim // 2)]
+        return oracle.inv_freq(self.rotary_dim, self.theta)
 
     def keywords(self) -> dict[str, Any]:
         names = ("layout", "layout_out", "order", "rotary_offset", "max_position", "backend")

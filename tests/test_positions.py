@@ -1,6 +1,6 @@
 """What positions and offset mean, and which of them are refused.
 
-The oracle is plain Python: angles by math.pow, cosines and sines by mpmath, one rounding after each operation.
+The oracle is plain Python: powers, cosines and sines by mpmath, one rounding after each operation.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import mpmath
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from oracle import inv_freq
 
 import rope_numba as rn
 
@@ -67,10 +68,10 @@ def by_hand(head: Sequence[float], position: int, theta: float, layout: str, sin
     """Rotate one head of one token."""
     narrow = to_float32 if single else float
     width = len(head)
-    result = list(head)
+    result, frequencies = list(head), inv_freq(width, theta)
     for pair in range(width // 2):
         low, high = (2 * pair, 2 * pair + 1) if layout == "interleaved" else (pair, pair + width // 2)
-        cos, sin = cos_and_sin(position * math.pow(theta, -2 * pair / width), 24 if single else 53)
+        cos, sin = cos_and_sin(position * frequencies[pair], 24 if single else 53)
         a, b = head[low], head[high]
         result[low] = narrow(narrow(a * cos) - narrow(b * sin))
         result[high] = narrow(narrow(a * sin) + narrow(b * cos))

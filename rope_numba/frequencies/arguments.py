@@ -8,9 +8,19 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..numbers import is_int, positive, shown, whole
+from ..numbers import even_width, is_int, positive, shown, whole
 
-__all__ = ["divisors_of", "flag", "growing_base", "length", "one_or_more", "zero_or_more"]
+__all__ = ["divisors_of", "flag", "growing_base", "length", "one_or_more", "rotary_width", "zero_or_more"]
+
+WIDEST = 1 << 20  # more channels than any head has: what stops a spoilt header from asking for all memory
+
+
+def rotary_width(name: str, value: int) -> int:
+    """Return a width as an int, or raise if it is not an even number from 2 to WIDEST."""
+    width = even_width(name, value)
+    if width > WIDEST:
+        raise ValueError(f"{name} is {width}; expected at most {WIDEST} channels")
+    return width
 
 
 def one_or_more(name: str, value: float) -> float:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from fractions import Fraction
 
-from ..numbers import even_width
-from .arguments import growing_base, length, one_or_more
+import numpy as np
+from numpy.typing import NDArray
+
+from .arguments import growing_base, length, one_or_more, rotary_width
 from .base import Frequencies
 from .plain import default
+from .powers import nearest_log, powers
 
 __all__ = ["dynamic", "linear", "ntk"]
+
+LOG_OF_LARGEST = 709.782712893384  # of the largest float64
 
 
 def linear(rotary_dim: int, theta: float = 10_000.0, *, factor: float) -> Frequencies:
@@ -52,7 +58,8 @@ def linear(rotary_dim: int, theta: float = 10_000.0, *, factor: float) -> Freque
 def ntk(rotary_dim: int, theta: float = 10_000.0, *, alpha: float) -> Frequencies:
     """Return frequencies of a base so enlarged that the slowest pair is alpha times slower: static NTK-aware scaling.
 
-    The fastest pair keeps its speed. Configurations that hold `alpha` mean this scheme, also where their type says
+    The fastest pair keeps its speed. Each frequency is the float64 nearest to the exact power of the exact base.
+    Configurations that hold `alpha` mean this scheme, also where their type says
     dynamic (HunYuan); vLLM's type `ntk` is another rule.
 
     Parameters
@@ -85,7 +92,7 @@ def ntk(rotary_dim: int, theta: float = 10_000.0, *, alpha: float) -> Frequencie
     """
     rotary_dim, theta = _width_and_base(rotary_dim, theta)
     alpha = one_or_more("alpha", alpha)
-    return default(rotary_dim, _enlarged(rotary_dim, theta, alpha, f"alpha is {alpha}"))
+    return Frequencies(_slowed(rotary_dim, theta, Fraction(alpha), f"alpha is {alpha}"))
 
 
 def dynamic(
@@ -100,6 +107,7 @@ def dynamic(
 
     Up to the trained length they are those of plain RoPE; beyond, the base grows with the length. All keys and queries
     that meet must be rotated for the same length: choose the longest that will be reached.
+    Each frequency is the float64 nearest to the exact power of the exact base.
 
     Parameters
     ----------
@@ -137,25 +145,23 @@ def dynamic(
     factor = one_or_more("factor", factor)
     trained = length("original_max_position_embeddings", original_max_position_embeddings)
     longest = max(trained, trained if seq_len is None else length("seq_len", seq_len))
-    # The published form, factor * longest / trained - (factor - 1), so written that it is 1 at the trained length.
-    slower = 1.0 + factor * ((longest - trained) / trained)
-    speeds = default(rotary_dim, _enlarged(rotary_dim, theta, slower, f"factor is {factor}")).inv_freq
-    return Frequencies(speeds, depends_on_length=True)
+    slower = Fraction(factor) * longest / trained - (Fraction(factor) - 1)
+    return Frequencies(_slowed(rotary_dim, theta, slower, f"factor is {factor}"), depends_on_length=True)
 
 
 def _width_and_base(rotary_dim: int, theta: float) -> tuple[int, float]:
-    rotary_dim = even_width("rotary_dim", rotary_dim)
+    rotary_dim = rotary_width("rotary_dim", rotary_dim)
     if rotary_dim == 2:
         raise ValueError("rotary_dim is 2; expected 4 or more, as a single pair cannot be slowed by its base")
     return rotary_dim, growing_base(theta)
 
 
-def _enlarged(rotary_dim: int, theta: float, slower: float, blamed: str) -> float:
-    """Return the base whose slowest pair is so many times slower, or raise if it is infinite."""
+def _slowed(rotary_dim: int, theta: float, slower: Fraction, blamed: str) -> NDArray[np.float64]:
+    """Return the frequencies whose last pair is so many times slower, or raise if their base is infinite."""
     try:
-        base = theta * math.pow(slower, rotary_dim / (rotary_dim - 2))
+        base = nearest_log(theta) + nearest_log(float(slower)) * (rotary_dim / (rotary_dim - 2))
     except OverflowError:
         base = math.inf
-    if base == math.inf:
+    if base >= LOG_OF_LARGEST:
         raise ValueError(f"{blamed}; expected a smaller number, as the base would be infinite")
-    return base
+    return powers(theta, rotary_dim // 2, slower)

@@ -13,6 +13,7 @@ from ..numbers import positive, shown
 from .arguments import divisors_of, length, one_or_more
 from .base import Frequencies
 from .plain import default
+from .powers import nearest_log
 
 __all__ = ["divided", "given", "longrope"]
 
@@ -124,7 +125,7 @@ def _magnitude(
         return None if factor is None else 1.0
     if trained == 1:
         raise ValueError("original_max_position_embeddings is 1; expected 2 positions or more")
-    return math.sqrt(1.0 + math.log(factor) / math.log(trained))
+    return math.sqrt(1.0 + nearest_log(factor) / nearest_log(trained))
 
 
 def divided(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from ..numbers import even_width, positive
-from .arguments import one_or_more
+from ..numbers import positive
+from .arguments import one_or_more, rotary_width
 from .base import Frequencies
 from .plain import default
 
@@ -50,7 +50,7 @@ def proportional(
     >>> rn.frequencies.proportional(8, 10_000.0, partial_rotary_factor=0.5).inv_freq
     array([1. , 0.1, 0. , 0. ])
     """
-    head_dim = even_width("head_dim", head_dim)
+    head_dim = rotary_width("head_dim", head_dim)
     plain = default(head_dim, theta)
     share = positive("partial_rotary_factor", partial_rotary_factor)
     if share > 1.0:

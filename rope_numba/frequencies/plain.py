@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
-from ..numbers import even_width, positive
-from .base import Frequencies
+from ..numbers import positive
+from .arguments import rotary_width
+from .base import FASTEST, Frequencies
+from .powers import powers
 
 __all__ = ["default"]
-
-WIDEST = 1 << 20  # more channels than any head has: what stops a spoilt header from asking for all memory
 
 
 def default(rotary_dim: int, theta: float = 10_000.0) -> Frequencies:
     """Return the frequencies of plain RoPE: theta ** (-2 * i / rotary_dim) for pair i.
+
+    Each one is the float64 nearest to the exact power, on every processor. The other schemes start from these numbers,
+    and each operation of theirs is one of IEEE 754, so that they have the same bits on every processor too.
 
     Parameters
     ----------
@@ -41,14 +42,11 @@ def default(rotary_dim: int, theta: float = 10_000.0) -> Frequencies:
     >>> rn.frequencies.default(8, theta=10_000.0).inv_freq
     array([1.   , 0.1  , 0.01 , 0.001])
     """
-    rotary_dim = even_width("rotary_dim", rotary_dim)
-    if rotary_dim > WIDEST:
-        raise ValueError(f"rotary_dim is {rotary_dim}; expected at most {WIDEST} channels")
+    rotary_dim = rotary_width("rotary_dim", rotary_dim)
     theta = positive("theta", theta)
     if theta == 1.0:
         raise ValueError("theta is 1.0; expected another number above 0, as all pairs would turn alike")
-    try:
-        # math.pow and not np.power, whose last bits differ between processors.
-        return Frequencies([math.pow(theta, -2.0 * pair / rotary_dim) for pair in range(rotary_dim // 2)])
-    except OverflowError:
-        raise ValueError(f"theta is {theta}; expected a larger number, as frequencies would be infinite") from None
+    speeds = powers(theta, rotary_dim // 2)
+    if speeds.max() > FASTEST:
+        raise ValueError(f"theta is {theta}; expected a larger number, as frequencies would be above 2**900")
+    return Frequencies(speeds)

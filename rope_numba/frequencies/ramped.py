@@ -8,6 +8,7 @@ from ..numbers import positive
 from .arguments import flag, growing_base, length, one_or_more, zero_or_more
 from .base import Frequencies
 from .plain import default
+from .powers import nearest_log
 
 __all__ = ["llama3", "yarn", "yarn_logit_scale"]
 
@@ -102,7 +103,7 @@ def _ramp(
 ) -> tuple[float, float]:
     """Return the pairs, as real numbers, between which frequencies go from kept to divided."""
     low, high = (
-        rotary_dim * math.log(trained / (2.0 * math.pi * turns)) / (2.0 * math.log(theta))
+        rotary_dim * nearest_log(trained / (2.0 * math.pi * turns)) / (2.0 * nearest_log(theta))
         for turns in (beta_fast, beta_slow)
     )
     if truncate:
@@ -129,7 +130,7 @@ def _magnitude(
 
 
 def _mscale(factor: float, weight: float) -> float:
-    return 1.0 if factor <= 1.0 else 0.1 * weight * math.log(factor) + 1.0
+    return 1.0 if factor <= 1.0 else 0.1 * weight * nearest_log(factor) + 1.0
 
 
 def yarn_logit_scale(factor: float, mscale_all_dim: float) -> float:
