@@ -12,20 +12,22 @@ its own, which nothing contracts. NumPy's own cosines have other last bits on an
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .errorfree import first_bits, two_sum
 from .exact import BITS, floats, pi, rounded, series
+from .extremes import FAR, SMALL, round_once, small_cosines_and_sines, without_turns
 
 __all__ = ["write_cosines_and_sines"]
 
 Vector = NDArray[np.float64]
 
-# Whole numbers alone decide on what is outside of these: no model's frequencies and positions are.
-ANGLES = 2.0**-600, 2.0**54
+# Magnitudes outside of these are taken apart, so that no step leaves the range of float64.
 FACTORS = 2.0**-64, 2.0**64
 
 STEPS = 512  # listed angles to a radian
@@ -33,8 +35,6 @@ ERROR_OF_ONE, ERROR_OF_TWO = 2.0**-49, 2.0**-69  # relative: what a result in on
 
 _PI = pi(BITS)
 QUARTER = floats(_PI >> 1, 22, 22, 22)  # pi/2, for k of 31 bits
-FAR = 2.0**32  # angles from half of it on lose multiples of it first
-FAR_REST = floats((1 << BITS + 32) % (2 * _PI), 31, 31)  # FAR without its full turns, for multiples of 22 bits
 
 
 def write_cosines_and_sines(angles: Vector, factor: float, out: NDArray[Any]) -> None:
@@ -44,19 +44,28 @@ def write_cosines_and_sines(angles: Vector, factor: float, out: NDArray[Any]) ->
     """
     size = np.abs(angles)
     least, most = float(size.min(initial=1.0)), float(size.max(initial=1.0))
-    usual = FACTORS[0] <= factor <= FACTORS[1]
+    scaled, exponent = (factor, 0) if FACTORS[0] <= factor <= FACTORS[1] else math.frexp(factor)
     formula = _one_float64 if out.dtype == np.float32 else _two_float64
-    results = formula(*_reduced(angles, most >= FAR / 2), _listed(factor if usual else 1.0))
+    results = formula(*_reduced(angles, most >= FAR), _listed(scaled))
+    small = (size < SMALL) & (size > 0.0) if least < SMALL else None
+    of_small = None if small is None else small_cosines_and_sines(angles[small], scaled)
     for row, (value, rest, error) in enumerate(results):
-        out[row] = value + (rest - error)
-        undecided = out[row] != (value + (rest + error)).astype(out.dtype, copy=False)
-        if least < ANGLES[0] or most > ANGLES[1] or not usual:
-            undecided |= (size > ANGLES[1]) | ((size < ANGLES[0]) & (size > 0.0)) | (not usual)
+        out[row], high = (_rounded(value, rest + off, exponent, out.dtype) for off in (-error, error))
+        undecided = out[row] != high
+        if small is not None and of_small is not None:
+            ends = [round_once(*end, more + exponent, out.dtype) for *end, more in of_small[row]]
+            out[row][small], undecided[small] = ends[0], ends[0] != ends[1]
+        if least == 0.0:
+            np.copyto(out[row], (factor, angles)[row], where=size == 0.0, casting="same_kind")  # sin(-0.0) is -0.0
+            undecided &= size > 0.0
         if undecided.any():
             for entry in zip(*np.nonzero(undecided), strict=True):
                 out[row][entry] = rounded(("cos", "sin")[row], float(angles[entry]), factor, out.dtype)
-    if least == 0.0:
-        np.copyto(out[1], angles, where=size == 0.0, casting="same_kind")  # the sine of -0.0 is -0.0
+
+
+def _rounded(value: Vector, rest: Vector, exponent: int, dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Return (value + rest) * 2**exponent, rounded to a type."""
+    return round_once(value, rest, exponent, dtype) if exponent else (value + rest).astype(dtype, copy=False)
 
 
 class Reduced(NamedTuple):
@@ -71,30 +80,20 @@ class Reduced(NamedTuple):
 def _reduced(angles: Vector, far: bool) -> Reduced:
     """Take off multiples of pi/2 and of 1 / STEPS."""
     if far:
-        turns = np.rint(angles * (1.0 / FAR))
-        angles, middle = _sum(angles - turns * FAR, turns * FAR_REST[0])
-        middle, low = _sum(middle, turns * FAR_REST[1])
-        low += turns * FAR_REST[2]
+        angles, middle, low = without_turns(angles)
     k = np.rint(angles * (2.0 / np.pi))
     error = np.abs(k) * 2.0**-104
     d = angles - k * QUARTER[0]
-    d, lost = _sum(d, k * -QUARTER[1])
-    d, lost_too = _sum(d, k * -QUARTER[2])
+    d, lost = two_sum(d, k * -QUARTER[1])
+    d, lost_too = two_sum(d, k * -QUARTER[2])
     lost = (lost + lost_too) - k * QUARTER[3]
     if far:
-        d, lost_too = _sum(d, middle)
+        d, lost_too = two_sum(d, middle)
         lost += lost_too + low
         error += 2.0**-87
     j = np.rint(d * STEPS)
     place = (k * (2 * STEPS) + (j + STEPS)).astype(np.int64) & (8 * STEPS - 1)
     return Reduced(place, d - j * (1.0 / STEPS), lost, error)
-
-
-def _sum(a: Vector, b: Vector) -> tuple[Vector, Vector]:
-    """Return the float64 nearest to a + b, and what it lacks (Knuth)."""
-    total = a + b
-    of_b = total - a
-    return total, (a - (total - of_b)) + (b - of_b)
 
 
 @functools.lru_cache(maxsize=16)
@@ -144,10 +143,9 @@ def _one_float64(place: NDArray[np.int64], d: Vector, low: Vector, error: Vector
 
 def _two_float64(place: NDArray[np.int64], d: Vector, low: Vector, error: Vector, listed: Vector) -> Results:
     """Yield results in two float64, from which float64 is rounded."""
-    d, low = _sum(d, low)
+    d, low = two_sum(d, low)
     square = d * d
-    upper = d * (2.0**27 + 1)
-    upper -= upper - d  # 26 bits, so that its products with those of the list are exact
+    upper = first_bits(d)  # whose products with the first bits of the list are exact
     lower = low - d * square * (1 / 6 - square * (1 / 120)) + (d - upper)
     sine = upper + lower
     versine = square * (0.5 - square * (1 / 24 - square * (1 / 720)))  # 1 - cos(d)

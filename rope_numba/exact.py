@@ -25,8 +25,10 @@ def rounded(function: str, angle: float, factor: float, dtype: np.dtype[np.float
 
 def _cos_or_sin(function: str, angle: Fraction) -> Fraction:
     """Return the cosine or sine to BITS significant bits or more."""
-    # A large angle loses as many bits as multiples of pi/2 are taken off; a small one's sine begins as late.
-    work = BITS + 64 + abs(angle.numerator.bit_length() - angle.denominator.bit_length())
+    # A large angle loses as many bits as multiples of pi/2 are taken off; a small one's sine begins as late, and
+    # differs from the angle three times as late.
+    size = angle.numerator.bit_length() - angle.denominator.bit_length()
+    work = BITS + 64 + max(size, -3 * size)
     scaled = (angle.numerator << work) // angle.denominator
     quarter = pi(work) >> 1
     turns, rest = divmod(scaled, quarter)

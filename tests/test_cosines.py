@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from fractions import Fraction
 from typing import Any
 
 import mpmath
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rope_numba import cosines, exact
+from rope_numba import cosines, exact, extremes
 from rope_numba.engine import FLOAT32, FLOAT64
 
 TYPES = {"float32": FLOAT32, "float64": FLOAT64}
@@ -30,8 +32,8 @@ def computed(angles: Vector, factor: float, dtype: Any) -> NDArray[Any]:
 def wrong(angles: Vector, factor: float) -> int:
     """Return how many of the entries are not mpmath's, rounded once; each angle counts as four."""
     exactly = []
-    # An angle of 2**54 gives 54 bits to its turns, and may lie within 2**-62 of itself beside a multiple of pi/2.
-    with mpmath.workprec(260):
+    # An angle of 2**653 gives 653 bits to its turns, and may lie within 2**-62 of itself beside a multiple of pi/2.
+    with mpmath.workprec(860):
         for angle in angles.tolist():
             exactly.append([factor * part for part in mpmath.cos_sin(mpmath.mpf(angle))])
     different = 0
@@ -75,8 +77,8 @@ def near_far_turns(count: int, rng: np.random.Generator) -> Vector:
     """Return angles of which, when multiples of FAR have lost their full turns, hardly a quarter is left."""
     times = rng.integers(1, 1 << 20, count)
     with mpmath.workprec(260):
-        left = [float(mpmath.fmod(n * mpmath.mpf(cosines.FAR), 2 * mpmath.pi)) for n in times.tolist()]
-    return times * cosines.FAR - np.array(left) + rng.uniform(-2, 2, count)
+        left = [float(mpmath.fmod(n * mpmath.mpf(extremes.FAR), 2 * mpmath.pi)) for n in times.tolist()]
+    return times * extremes.FAR - np.array(left) + rng.uniform(-2, 2, count)
 
 
 def hard_angles(count: int) -> dict[str, Vector]:
@@ -93,7 +95,7 @@ def hard_angles(count: int) -> dict[str, Vector]:
         "beside listed angles": listed * (1 + rng.integers(-3, 4, count) * 2.0**-52),
         "between listed angles": listed + rng.choice([-1, 1], count) * (0.5 / cosines.STEPS),
         "where the ways of reducing meet": (
-            cosines.FAR / 2 + rng.uniform(-9, 9, count) * 10.0 ** rng.integers(-6, 9, count)
+            extremes.FAR + rng.uniform(-9, 9, count) * 10.0 ** rng.integers(-6, 9, count)
         ),
         "far, of which little is left": near_far_turns(count, rng),
         "tiny": rng.choice([-1.0, 1.0], count) * 2.0 ** rng.uniform(-70, -5, count),
@@ -101,6 +103,7 @@ def hard_angles(count: int) -> dict[str, Vector]:
         "with cosines near a middle of float32": cosines_near_a_middle(count, rng, np.float32),
         "with sines near a middle": sines_near_a_middle(count, rng),
         "of frequencies above 1": rng.integers(0, 1 << 40, count) * rng.uniform(1, 64, count),
+        "of frequencies far above 1": rng.integers(1, 1 << 53, count) * 2.0 ** rng.uniform(0, 600, count),
     }
 
 
@@ -121,24 +124,81 @@ def test_a_million_entries_are_the_nearest_numbers(kind: str) -> None:
         assert wrong(hard_angles(10_500)[kind], factor) == 0
 
 
-@settings(max_examples=300)
-@given(
-    angle=st.floats(-(2.0**54), 2.0**54) | st.floats(-10, 10) | st.floats(-1e-42, 1e-42) | st.floats(-1e200, 1e200),
-    factor=st.sampled_from([1.0, 1.1386294361119891, 0.3, 1e-42, 1e30]),
-    dtype=st.sampled_from(list(TYPES)),
-)
-def test_any_angle_and_magnitude_give_the_nearest_numbers(angle: float, factor: float, dtype: str) -> None:
-    limits = np.finfo(TYPES[dtype])
-    expected = []
-    with mpmath.workprec(1500):
+def mpmaths(angle: float, factor: float, dtype: Any) -> list[float]:
+    """Return factor * cos and factor * sin, rounded once, subnormal numbers and overflows included."""
+    limits, expected = np.finfo(dtype), []
+    with mpmath.workprec(3400):  # of which an angle of 2**-1074 takes 3222, until its sine differs from it
         for part in mpmath.cos_sin(mpmath.mpf(angle)):
             value = mpmath.mpf(factor) * part
-            exponent = mpmath.floor(mpmath.log(abs(value), 2)) if value else 0
-            unit = mpmath.mpf(2) ** (max(exponent, int(limits.minexp)) - int(limits.nmant))
-            expected.append(float(mpmath.nint(value / unit) * unit))
-    got = computed(np.array([angle]), factor, TYPES[dtype])[:, 0].tolist()
-    assert got == expected
+            exponent = mpmath.mag(value) - 1 if value else 0
+            unit = max(exponent, int(limits.minexp)) - int(limits.nmant)
+            steps = int(mpmath.nint(mpmath.ldexp(value, -unit)))
+            size, largest = Fraction(steps) * Fraction(2) ** unit, Fraction(2) ** int(limits.maxexp)
+            expected.append(float(size) if abs(size) < largest else math.copysign(math.inf, steps))
+    return expected
+
+
+angles_drawn = st.one_of(
+    st.floats(-(2.0**54), 2.0**54),
+    st.floats(-10, 10),
+    st.floats(-1e-42, 1e-42),
+    st.floats(-(2.0**953), 2.0**953),
+    st.builds(lambda m, e: m * 2.0**e, st.floats(-2.0, 2.0), st.integers(-1074, 951)),
+)
+# The inverse of a magnitude is finite.
+factors_drawn = st.sampled_from([1.0, 1.1386294361119891, 0.3, 1.5, 1.0 + 2.0**-24, 1e-42, 1e30, 5.6e-309, 1.7e308]) | (
+    st.builds(lambda m, e: m * 2.0**e, st.floats(1.0, 2.0), st.integers(-1022, 1022))
+)
+
+
+@settings(max_examples=500)
+@given(angle=angles_drawn, factor=factors_drawn, dtype=st.sampled_from(list(TYPES)))
+def test_any_angle_and_magnitude_give_the_nearest_numbers(angle: float, factor: float, dtype: str) -> None:
+    expected = mpmaths(angle, factor, TYPES[dtype])
+    assert computed(np.array([angle]), factor, TYPES[dtype])[:, 0].tolist() == expected
     assert [exact.rounded(name, angle, factor, TYPES[dtype]) for name in ("cos", "sin")] == expected
+
+
+# Whatever of these meet, whole numbers are asked about a few entries only.
+SPEEDS = {
+    "usual": 10_000.0 ** -(np.arange(64) / 64),
+    "all equal": np.full(64, 0.5),
+    "none": np.zeros(64),
+    "of a huge base": 1e300 ** -(np.arange(64) / 64),
+    "of a tiny base": 1e-250 ** -(np.arange(64) / 64),
+    "just above 0": np.full(64, 5e-324),
+    "below the normal range": np.linspace(1e-310, 2e-308, 64),
+    "small": 2.0 ** -np.linspace(18, 60, 64),
+    "smaller": np.linspace(1.0, 2.0, 64) * 1e-15,
+    "far above 1": np.linspace(1.0, 2.0, 64) * 1e20,
+    "2**900": np.full(64, 2.0**900),
+}
+FACTORS = (1.0, 1.5, 1.19, 1.0 + 2.0**-24, 1.0 + 3 * 2.0**-25, 1e-30, 1e30, 1e-300, 1e300, 5.6e-309, 1.7e308)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("factor", FACTORS)
+@pytest.mark.parametrize("speeds", SPEEDS)
+def test_no_frequency_magnitude_or_position_leaves_much_to_whole_numbers(
+    speeds: str, factor: float, dtype: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+    monkeypatch.setattr(cosines, "rounded", lambda *given: asked.append(given) or 0.0)
+    for first in (0, 131_000, 2**31 - 60, 2**53 - 120):
+        asked.clear()
+        computed(((first + np.arange(120.0))[:, None] * SPEEDS[speeds]).reshape(-1), factor, TYPES[dtype])
+        # Of 15,360. Most where angles and magnitude have few bits, as then x - x**3 / 6 may be a tie, or nearly so.
+        assert len(asked) <= 200
+
+
+@given(st.lists(st.floats(2.0**31, 2.0**953), min_size=1, max_size=20))
+def test_far_angles_lose_nothing_but_full_turns(angles: list[float]) -> None:
+    parts = extremes.without_turns(np.array(angles))
+    with mpmath.workprec(1300):
+        for angle, *left in zip(angles, *(part.tolist() for part in parts), strict=True):
+            turns = (mpmath.mpf(angle) - sum(map(mpmath.mpf, left))) / (2 * mpmath.pi)
+            assert abs(turns - mpmath.nint(turns)) < 2.0**-88
+            assert abs(left[0]) < 2.0**30
 
 
 def test_exact_rounding_breaks_ties_to_even() -> None:
@@ -156,10 +216,10 @@ def test_exact_rounding_breaks_ties_to_even() -> None:
 def test_before_they_are_rounded_results_are_half_as_far_off_as_they_may_be(kind: str, dtype: str) -> None:
     formula = cosines._one_float64 if dtype == "float32" else cosines._two_float64
     angles = hard_angles(500)[kind]
-    angles = angles[np.abs(angles) >= cosines.ANGLES[0]]
-    reduced = cosines._reduced(angles, bool(np.abs(angles).max() >= cosines.FAR / 2))
+    angles = angles[np.abs(angles) >= extremes.SMALL]
+    reduced = cosines._reduced(angles, bool(np.abs(angles).max(initial=0.0) >= extremes.FAR))
     parts = np.stack([np.array(np.broadcast_arrays(*result)) for result in formula(*reduced, cosines._listed(0.7))], -1)
-    with mpmath.workprec(260):
+    with mpmath.workprec(860):
         for angle, (value, rest, error) in zip(angles.tolist(), parts.transpose(1, 0, 2).tolist(), strict=True):
             for row, exact in enumerate(mpmath.cos_sin(mpmath.mpf(angle))):
                 off = abs(mpmath.mpf(value[row]) + rest[row] - 0.7 * exact)
