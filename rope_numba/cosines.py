@@ -53,8 +53,8 @@ def write_cosines_and_sines(angles: Vector, factor: float, out: NDArray[Any]) ->
         out[row], high = (_rounded(value, rest + off, exponent, out.dtype) for off in (-error, error))
         undecided = out[row] != high
         if small is not None and of_small is not None:
-            ends = [round_once(*end, more + exponent, out.dtype) for *end, more in of_small[row]]
-            out[row][small], undecided[small] = ends[0], ends[0] != ends[1]
+            low, high = (round_once(end, left, more + exponent, out.dtype) for end, left, more in of_small[row])
+            out[row][small], undecided[small] = low, low != high
         if least == 0.0:
             np.copyto(out[row], (factor, angles)[row], where=size == 0.0, casting="same_kind")  # sin(-0.0) is -0.0
             undecided &= size > 0.0

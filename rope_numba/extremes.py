@@ -95,4 +95,5 @@ def round_once(value: Vector, rest: Vector, exponent: int | NDArray[np.int64], d
     beyond = steps - whole
     # A tie that low takes to one side.
     whole += np.where((np.abs(beyond) == 0.5) & (np.sign(low) == np.sign(beyond)), 2.0 * beyond, 0.0)
-    return np.ldexp(whole, unit).astype(dtype)
+    nearest: NDArray[Any] = np.ldexp(whole, unit).astype(dtype)
+    return nearest

@@ -13,10 +13,20 @@ from .arrays import kind_of
 from .integrations.torch import as_integers
 from .numbers import is_int, shown, whole
 
-__all__ = ["FARTHEST", "integers", "parse_count", "parse_delta", "parse_offset", "parse_positions", "plain"]
+__all__ = [
+    "FARTHEST",
+    "MOST_AT_ONCE",
+    "integers",
+    "parse_count",
+    "parse_delta",
+    "parse_offset",
+    "parse_positions",
+    "plain",
+]
 
 PLAIN = (np.ndarray, np.memmap)  # other subclasses may mean something else by their numbers
 FARTHEST = 2**53  # the last position up to which every whole number is a float64
+MOST_AT_ONCE = 2**28  # positions of one call: 2 GiB as int64
 
 
 def parse_positions(
@@ -46,6 +56,8 @@ def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple
         if starts.ndim > 1:
             raise ValueError(f"offset has shape {starts.shape}; expected an int, or (batch,)")
         if starts.ndim == 1:
+            if starts.size * tokens > MOST_AT_ONCE:
+                raise ValueError(f"tokens is {tokens} for {starts.size} offsets; expected at most 2**28 positions")
             if starts.size:
                 _check_range("offset", int(starts.min()), int(starts.max()) + max(tokens - 1, 0), bound)
             return starts.astype(np.int64)[:, None] + np.arange(tokens, dtype=np.int64)
@@ -79,6 +91,8 @@ def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, i
         raise ValueError(f"{name} is {number}; expected 0 or more")
     if number:
         _check_range(name, 0, number - 1, max_position)
+    if number > MOST_AT_ONCE:
+        raise ValueError(f"{name} is {number}; expected at most 2**28 positions at once")
     return 0, number
 
 
@@ -90,6 +104,8 @@ def integers(name: str, given: object, shapes: str, wanted: str = "integers") ->
             raise TypeError(f"{name} is {kind_of(given)}; expected a plain numpy.ndarray or ints")
         if given.dtype.kind not in "iu":
             raise TypeError(f"{name} has dtype {given.dtype}; expected {wanted}")
+        if given.size > MOST_AT_ONCE:  # a view that repeats a few numbers can have any size
+            raise ValueError(f"{name} has {given.size} elements; expected at most 2**28")
         return given
     # NumPy takes a bool among ints for an int, a masked element for NaN or its data, and makes floats or objects of
     # ints beyond 64 bits: so each is looked at first.

@@ -25,7 +25,7 @@ __all__ = ["Rows", "Table", "table_for"]
 
 Rows = NDArray[np.float32] | NDArray[np.float64]  # (1 or batch, tokens, 2, pairs); never written to by a reader
 
-BLOCK = 64  # positions that are filled together: about 0.2 ms for 64 pairs
+BLOCK = 64  # positions that are filled together, or fewer of many pairs: about 0.2 ms for 64 pairs
 AT_ONCE = 8  # blocks that a call fills for few tokens: a batch of 64 at places of their own took 10 ms
 TABLE_BYTES = 64 << 20  # memory reserved for one table; pages that are not filled cost nothing
 TOTAL_BYTES = 256 << 20  # filled memory of all tables together
@@ -33,6 +33,7 @@ PIECE = 4 << 20  # of a dropped table, given back with each block that is filled
 BEYOND_BYTES = 16 << 20  # of rows past the reserve, kept for the next call: a prompt's layers may ask one by one
 MOST_TABLES = 64  # reservations that may stand at once
 CHUNK_ANGLES = 16_384  # computed together: half as many took a fifth longer, as each NumPy call costs 0.5 us
+MOST_ANGLES = 1 << 31  # of one call: 16 GiB of rows in float32
 
 
 class Table:
@@ -40,7 +41,8 @@ class Table:
 
     def __init__(self, frequencies: Frequencies, dtype: np.dtype[Any]) -> None:
         self.frequencies, self.dtype = frequencies, dtype
-        self.block_bytes = BLOCK * 2 * frequencies.pairs * dtype.itemsize
+        self.block = max(1, min(BLOCK, CHUNK_ANGLES // frequencies.pairs))
+        self.block_bytes = self.block * 2 * frequencies.pairs * dtype.itemsize
         blocks = TABLE_BYTES // self.block_bytes
         self.mapping, rows = _reserved(blocks * self.block_bytes, dtype)
         reserve: Rows = rows.reshape(1, -1, 2, frequencies.pairs)
@@ -52,8 +54,9 @@ class Table:
 
     def span(self, start: int, stop: int) -> Rows:
         """Return the rows of consecutive positions: a view of the table as far as that reaches."""
+        self._check_count(stop - start)
         reserve, filled = self.memory
-        first, last = start // BLOCK, (stop - 1) // BLOCK
+        first, last = start // self.block, (stop - 1) // self.block
         if start >= 0 and last < len(filled):
             if filled.find(0, first, last + 1) >= 0:
                 self._fill(reserve, filled, range(first, last + 1))
@@ -61,8 +64,8 @@ class Table:
             return rows
         begin, kept = self.beyond
         if not begin <= start <= stop <= begin + kept.shape[1]:
-            begin = first * BLOCK
-            kept = self._compute(np.arange(begin, (last + 1) * BLOCK, dtype=np.int64))[None]
+            begin = first * self.block
+            kept = self._compute(np.arange(begin, (last + 1) * self.block, dtype=np.int64))[None]
             if kept.nbytes <= max(BEYOND_BYTES, min(self.block_bytes, TABLE_BYTES)):
                 with _lock:
                     self.beyond = begin, kept
@@ -71,15 +74,16 @@ class Table:
 
     def gather(self, positions: NDArray[np.int64]) -> Rows:
         """Return the rows of any positions, given as (tokens,) or (batch, tokens)."""
+        self._check_count(positions.size)
         reserve, filled = self.memory
         flat = positions.reshape(-1)
         scattered = True
-        if flat.size and flat.min() >= 0 and flat.max() < len(filled) * BLOCK:
-            blocks = flat // BLOCK
+        if flat.size and flat.min() >= 0 and flat.max() < len(filled) * self.block:
+            blocks = flat // self.block
             missing: list[int] = []
             if not np.frombuffer(filled, np.uint8)[blocks].all():  # 3 us for 64 positions; the list takes 10
                 missing = [block for block in np.unique(blocks).tolist() if not filled[block]]
-            scattered = len(missing) > AT_ONCE and len(missing) * BLOCK > 4 * flat.size
+            scattered = len(missing) > AT_ONCE and len(missing) * self.block > 4 * flat.size
             self._fill(reserve, filled, missing[:AT_ONCE] if scattered else missing)
         found = self._compute(flat) if scattered else reserve[0].take(flat, axis=0)  # computed for this call only
         batch = positions.shape[0] if positions.ndim == 2 else 1
@@ -100,6 +104,12 @@ class Table:
         self.beyond = 0, np.empty((1, 0, 2, self.frequencies.pairs), self.dtype)
         self.memory = self.beyond[1], bytearray()
 
+    def _check_count(self, count: int) -> None:
+        """Raise before rows fill the memory: positions of an empty or a repeated array take none themselves."""
+        pairs = self.frequencies.pairs
+        if count * pairs > MOST_ANGLES:
+            raise ValueError(f"positions are {count} at once; expected at most {MOST_ANGLES // pairs} of {pairs} pairs")
+
     def _fill(self, reserve: Rows, filled: bytearray, blocks: Iterable[int]) -> None:
         missing = [block for block in blocks if not filled[block]]
         if not missing:
@@ -108,8 +118,8 @@ class Table:
             _drop_least_used(self, len(missing) * self.block_bytes)
             for block in missing:
                 if not filled[block]:
-                    start = block * BLOCK
-                    reserve[0, start : start + BLOCK] = self._compute(np.arange(start, start + BLOCK))
+                    start, stop = block * self.block, (block + 1) * self.block
+                    reserve[0, start:stop] = self._compute(np.arange(start, stop))
                     filled[block] = 1
                     _give_back()
 
@@ -186,9 +196,11 @@ def compute(positions: NDArray[np.int64], frequencies: Frequencies, dtype: np.dt
     step = max(1, CHUNK_ANGLES // frequencies.pairs)
     with np.errstate(all="ignore"):  # numbers of 1e300 or 1e-300 leave the range of their type, as they should
         for first in range(0, len(positions), step):
-            angles = positions[first : first + step, None].astype(np.float64) * frequencies.inv_freq
-            out = result[first : first + step].transpose(1, 0, 2)
-            write_cosines_and_sines(angles, frequencies.attention_factor, out)
+            here = positions[first : first + step, None].astype(np.float64)
+            for pair in range(0, frequencies.pairs, CHUNK_ANGLES):
+                pairs = slice(pair, pair + CHUNK_ANGLES)
+                out = result[first : first + step, :, pairs].transpose(1, 0, 2)
+                write_cosines_and_sines(here * frequencies.inv_freq[pairs], frequencies.attention_factor, out)
     return result
 
 

@@ -994,6 +994,16 @@ def test_the_logit_scale_refuses_wrong_arguments(name: str, least: int) -> None:
         assert str(refused.value) == text
 
 
+@pytest.mark.parametrize("turns", [{"beta_fast": 1.7e308}, {"beta_slow": 5e-324}], ids=str)
+@pytest.mark.parametrize("truncate", [True, False])
+def test_a_ramp_that_begins_or_ends_at_infinity_stops_at_the_outermost_pairs(turns: Any, truncate: bool) -> None:
+    made = schemes.yarn(8, factor=4.0, original_max_position_embeddings=4096, truncate=truncate, **turns).inv_freq
+    slowed = schemes.default(8).inv_freq / made
+    assert slowed[0] == 1.0
+    assert (np.diff(slowed) >= 0.0).all()
+    assert 1.0 < slowed[3] <= 4.0
+
+
 def test_a_sequence_that_is_no_longer_than_the_ramp_needs_gives_a_steep_ramp() -> None:
     # Both bounds fall on pair 0: that pair is kept, and every other one is divided.
     made = schemes.yarn(8, factor=4.0, original_max_position_embeddings=6).inv_freq

@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "frequencies.powers": {"errorfree", "exact"},
     "frequencies.arguments": {"numbers"},
     "frequencies.axes": {"frequencies.arguments", "frequencies.base", "numbers"},
-    "frequencies.base": {"numbers"},
+    "frequencies.base": {"frequencies.arguments", "numbers"},
     "frequencies.interpolated": {
         "frequencies.arguments",
         "frequencies.base",

@@ -112,9 +112,9 @@ def check(frequencies):
     reserve, filled = table.memory
     wrong = 0
     for block in np.flatnonzero(np.frombuffer(filled, np.uint8)).tolist():
-        rows = reserve[0, block * tables.BLOCK : (block + 1) * tables.BLOCK]
+        rows = reserve[0, block * table.block : (block + 1) * table.block]
         if block not in fresh:
-            positions = np.arange(block * tables.BLOCK, (block + 1) * tables.BLOCK)
+            positions = np.arange(block * table.block, (block + 1) * table.block)
             fresh[block] = tables.compute(positions, frequencies, float32).tobytes()
         wrong += rows.tobytes() != fresh[block]
     return wrong

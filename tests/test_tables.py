@@ -232,3 +232,68 @@ def test_rows_below_float32s_normal_range_are_rounded_exactly(scale: float) -> N
             value = mpmath.mpf(factor) * mpmath.sin(mpmath.mpf(frequency))
             unit = mpmath.mpf(2) ** (max(mpmath.floor(mpmath.log(value, 2)), -126) - 23)
             assert float(row[1, 0]) == float(mpmath.nint(value / unit) * unit)
+
+
+@pytest.mark.parametrize("pairs", [1, 64, 256, 257, 4096, (1 << 19) - 1])
+def test_a_position_of_a_wide_head_costs_no_more_rows_than_its_block(
+    pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = tables.table_for(rn.Frequencies(np.full(pairs, 0.25)), FLOAT32)
+    calls = counted(monkeypatch)
+    for position in (0, 1, 10**9):
+        table.span(position, position + 1)
+        assert sum(calls) * pairs <= max(tables.CHUNK_ANGLES, pairs)
+        calls.clear()
+    table.gather(np.array([5, 10**6, 70]))
+    assert sum(calls) * pairs <= 3 * max(tables.CHUNK_ANGLES, pairs)
+
+
+def test_a_wide_head_is_computed_in_pieces_with_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    frequencies, positions = rn.frequencies.default(600), np.array([3, 70, -5])
+    whole = tables.compute(positions, frequencies, FLOAT32)
+    sizes: list[int] = []
+    write = tables.write_cosines_and_sines
+
+    def counted_write(angles: Any, *others: Any) -> None:
+        sizes.append(angles.size)
+        write(angles, *others)
+
+    monkeypatch.setattr(tables, "write_cosines_and_sines", counted_write)
+    monkeypatch.setattr(tables, "CHUNK_ANGLES", 128)
+    assert_same_bits(tables.compute(positions, frequencies, FLOAT32), whole)
+    assert max(sizes) <= 128
+
+
+def test_rows_of_too_many_positions_are_refused_before_they_fill_the_memory() -> None:
+    rope, text = rn.Rope(128, backend="numpy"), "expected at most 33554432 of 64 pairs"
+    one = np.ones((1, 1, 128), np.float32)
+    for call in (
+        lambda: rope(np.empty((10**8, 0, 128), np.float32), offset=0),
+        lambda: rope(np.broadcast_to(one, (10**8, 1, 128)), offset=3),
+        lambda: rope.at(offset=0, tokens=10**8),
+    ):
+        with pytest.raises(ValueError, match=f"positions are 100000000 at once; {text}"):
+            call()
+    wide = rn.Rope(1 << 19, frequencies=rn.Frequencies(np.full(1 << 18, 0.25)), backend="numpy")
+    with pytest.raises(ValueError, match="positions are 10000 at once; expected at most 8192 of 262144 pairs"):
+        wide.at(positions=np.broadcast_to(np.int64(3), (100, 100)))
+    endless = np.broadcast_to(np.int64(0), 2**40)
+    for call, refused in (
+        (lambda: rope.at(positions=endless), "positions has 1099511627776 elements; expected at most 2[*][*]28"),
+        (lambda: rope.at(offset=endless, tokens=1), "offset has 1099511627776 elements; expected at most 2[*][*]28"),
+        (lambda: rope.shift(one, endless), "delta has 1099511627776 elements; expected at most 2[*][*]28"),
+        (lambda: rn.ragged_positions(endless), "cu_seqlens has 1099511627776 elements; expected at most 2[*][*]28"),
+        (lambda: rn.Frequencies(np.broadcast_to(1.0, 2**40)), "inv_freq has 1099511627776 numbers; expected at most"),
+        (lambda: rope.tables(10**12), "n is 1000000000000; expected at most 2[*][*]28 positions at once"),
+        (
+            lambda: rope.at(offset=0, tokens=10**12),
+            "tokens is 1000000000000; expected at most 2[*][*]28 positions at once",
+        ),
+        (lambda: rope.at(offset=[0, 0], tokens=2**28), "tokens is 268435456 for 2 offsets; expected at most 2[*][*]28"),
+        (
+            lambda: rn.ragged_positions([0, 2**40]),
+            "cu_seqlens ends with 1099511627776; expected at most 2[*][*]28 tokens",
+        ),
+    ):
+        with pytest.raises(ValueError, match=refused):
+            call()

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from ..numbers import even_width, is_int, positive, shown, whole
 
-__all__ = ["divisors_of", "flag", "growing_base", "length", "one_or_more", "rotary_width", "zero_or_more"]
+__all__ = ["WIDEST", "divisors_of", "flag", "growing_base", "length", "one_or_more", "rotary_width", "zero_or_more"]
 
 WIDEST = 1 << 20  # more channels than any head has: what stops a spoilt header from asking for all memory
 

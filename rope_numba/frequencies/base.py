@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..numbers import positive, shown
+from .arguments import WIDEST
 
 __all__ = ["Frequencies"]
 
@@ -140,9 +141,11 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
         raise ValueError("inv_freq has rows of unequal length; expected one number for each pair") from None
     if given.dtype.kind not in "iuf":
         raise TypeError(f"inv_freq has dtype {given.dtype}; expected real numbers")
+    if given.ndim != 1 or given.size == 0:
+        raise ValueError(f"inv_freq has shape {given.shape}; expected one number for each pair")
+    if given.size > WIDEST // 2:
+        raise ValueError(f"inv_freq has {given.size} numbers; expected at most {WIDEST // 2}")
     values = np.array(given, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0:
-        raise ValueError(f"inv_freq has shape {values.shape}; expected one number for each pair")
     if not np.isfinite(values).all():
         raise ValueError(f"inv_freq holds {values[~np.isfinite(values)][0]}; expected finite numbers")
     if np.abs(values).max() > FASTEST:

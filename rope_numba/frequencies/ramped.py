@@ -106,9 +106,9 @@ def _ramp(
         rotary_dim * nearest_log(trained / (2.0 * math.pi * turns)) / (2.0 * nearest_log(theta))
         for turns in (beta_fast, beta_slow)
     )
+    low, high = max(low, 0.0), min(high, rotary_dim - 1.0)  # not pairs - 1, which is keras-hub's former mistake
     if truncate:
         low, high = float(math.floor(low)), float(math.ceil(high))
-    low, high = max(low, 0.0), min(high, rotary_dim - 1.0)  # not pairs - 1, which is keras-hub's former mistake
     if low > high:
         raise ValueError(
             f"original_max_position_embeddings is {trained}; expected a length for which the ramp does not run "
