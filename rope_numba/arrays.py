@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .numbers import type_name
 
-__all__ = ["accept", "accept_into", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
+__all__ = ["accept", "accept_into", "counts_of", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
 
 TYPES = "float32, float64, float16 or bfloat16"
 
@@ -60,6 +60,13 @@ def four_axes(x: NDArray[Any], order: str) -> NDArray[Any]:
     if order == "htd":
         x = x.swapaxes(-2, -3)
     return x if x.ndim == 4 else x[None]
+
+
+def counts_of(name: str, x: Any, head_dim: int, order: str) -> tuple[int | None, int]:
+    """Return the rows of an array's batch, or None where it has no batch axis, and its number of tokens."""
+    storage_of(name, x)
+    _check_axes(name, x, head_dim, order)
+    return x.shape[0] if x.ndim == 4 else None, four_axes(x, order).shape[1]
 
 
 def accept(

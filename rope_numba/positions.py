@@ -16,10 +16,13 @@ from .numbers import is_int, shown, whole
 __all__ = [
     "FARTHEST",
     "MOST_AT_ONCE",
+    "Counts",
+    "by_streams",
     "integers",
     "parse_count",
     "parse_delta",
     "parse_offset",
+    "parse_places",
     "parse_positions",
     "plain",
 ]
@@ -28,26 +31,93 @@ PLAIN = (np.ndarray, np.memmap)  # other subclasses may mean something else by t
 FARTHEST = 2**53  # the last position up to which every whole number is a float64
 MOST_AT_ONCE = 2**28  # positions of one call: 2 GiB as int64
 
+# Of arrays that positions are for: the rows of a batch, or None without a batch axis, and the tokens.
+Counts = tuple[int | None, int]
+
+
+def parse_places(
+    positions: object,
+    offset: object,
+    tokens: int,
+    max_position: int | None,
+    streams: int = 1,
+    counts: Counts | None = None,
+) -> tuple[int, int] | NDArray[np.int64]:
+    """Return positions or those from an offset on: (first, end) where they follow one another, else as an array."""
+    if (positions is None) == (offset is None):
+        raise TypeError(f"positions and offset are {'missing' if offset is None else 'both given'}; expected one")
+    if positions is None:
+        return parse_offset(offset, tokens, max_position, streams, counts)
+    if type(positions) is np.ndarray and positions.shape == (1,) and positions.dtype.kind in "iu" and counts is None:
+        first: int = positions.item()
+        if 0 <= first < (FARTHEST if max_position is None else min(FARTHEST, max_position)):  # the way of a decode loop
+            return first, first + 1
+    places = parse_positions(positions, max_position, streams, counts)
+    if places.ndim == 1 and places.size and places[-1] - places[0] == places.size - 1:
+        if places.size == 1 or bool((np.diff(places) == 1).all()):
+            return int(places[0]), int(places[-1]) + 1
+    return places
+
 
 def parse_positions(
-    positions: object, max_position: int | None, streams: int = 1, *, name: str = "positions"
+    positions: object,
+    max_position: int | None,
+    streams: int = 1,
+    counts: Counts | None = None,
+    *,
+    name: str = "positions",
 ) -> NDArray[np.int64]:
     """Return positions as int64 of shape (tokens,) or (batch, tokens); a scalar becomes one token.
 
-    For more than one stream they may be of shape (streams, batch, tokens).
+    For more than one stream also (streams, batch, tokens), or (streams, 1, tokens) for any batch; `counts` then decides
+    what two axes mean.
     """
-    shapes = (
-        "(tokens,) or (batch, tokens)" if streams == 1 else f"(tokens,), (batch, tokens) or ({streams}, batch, tokens)"
-    )
+    shapes = "(tokens,) or (batch, tokens)" if streams == 1 else _shapes(streams, counts)
     given = integers(name, as_integers(name, positions), shapes)
-    if given.ndim > 2 and (streams == 1 or given.ndim > 3 or given.shape[0] != streams):
+    if streams > 1:
+        given = by_streams(name, given, streams, counts)
+    elif given.ndim > 2:
         raise ValueError(f"{name} has shape {given.shape}; expected {shapes}")
     if given.size:
         _check_range(name, int(given.min()), int(given.max()), max_position)
     return np.array(np.atleast_1d(given), dtype=np.int64)
 
 
-def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple[int, int] | NDArray[np.int64]:
+def by_streams(name: str, given: NDArray[Any], streams: int, counts: Counts | None) -> NDArray[Any]:
+    """Return positions for several streams in a form that means one thing, or raise if they may mean two.
+
+    Two axes are (batch, tokens), or (streams, tokens), which become (streams, 1, tokens).
+    """
+    shape = given.shape or (1,)
+    both = len(shape) == 2 and shape[0] == streams
+    if counts is None:  # not known yet
+        fits = len(shape) < 3 or (len(shape) == 3 and shape[0] == streams)
+    else:
+        batch, tokens = counts
+        fits = shape in ((tokens,), (batch, tokens), (streams, tokens), (streams, 1, tokens), (streams, batch, tokens))
+    if not fits:
+        raise ValueError(f"{name} has shape {given.shape}; expected {_shapes(streams, counts)}")
+    if both and (counts is None or counts[0] == streams):
+        raise ValueError(
+            f"{name} has shape {shape}, either (batch, tokens) or (streams, tokens); expected {name}[:, None] for "
+            f"streams, or np.stack([{name}] * {streams}) for a batch"
+        )
+    return given[:, None] if both else given
+
+
+def _shapes(streams: int, counts: Counts | None) -> str:
+    """Return the shapes that positions for several streams may have, by the counts of their arrays."""
+    batch, tokens = ("batch", "tokens") if counts is None else counts
+    alike = [f"({tokens},)", *([] if batch is None else [f"({batch}, {tokens})"])]
+    apart = [f"({streams}, 1, {tokens})", *([] if batch in (None, 1) else [f"({streams}, {batch}, {tokens})"])]
+    if counts is not None and batch != streams:
+        apart.insert(0, f"({streams}, {tokens})")
+    return f"{' or '.join(alike)}, or for {streams} streams {' or '.join(apart)}"
+
+
+def parse_offset(
+    offset: object, tokens: int, max_position: int | None, streams: int = 1, counts: Counts | None = None
+) -> tuple[int, int] | NDArray[np.int64]:
     """Return the positions from an offset on: (first, end), or an array for an offset that is (batch,)."""
     bound = max_position if tokens else None  # no tokens reach no position
     offset = as_integers("offset", offset)
@@ -56,8 +126,12 @@ def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple
         if starts.ndim > 1:
             raise ValueError(f"offset has shape {starts.shape}; expected an int, or (batch,)")
         if starts.ndim == 1:
+            if counts is not None and starts.shape != counts[:1]:
+                wanted = "an int" if counts[0] is None else f"an int, or ({counts[0]},)"
+                apart = f"positions of shape ({streams}, {tokens}) for {streams} streams"
+                raise ValueError(f"offset has shape {starts.shape}; expected {wanted}, or {apart}")
             if starts.size * tokens > MOST_AT_ONCE:
-                raise ValueError(f"tokens is {tokens} for {starts.size} offsets; expected at most 2**28 positions")
+                raise MemoryError(f"tokens is {tokens} for {starts.size} offsets; expected at most 2**28 positions")
             if starts.size:
                 _check_range("offset", int(starts.min()), int(starts.max()) + max(tokens - 1, 0), bound)
             return starts.astype(np.int64)[:, None] + np.arange(tokens, dtype=np.int64)
@@ -72,7 +146,7 @@ def parse_offset(offset: object, tokens: int, max_position: int | None) -> tuple
     return first, first + tokens
 
 
-def parse_delta(delta: object, streams: int) -> tuple[int, int] | NDArray[np.int64]:
+def parse_delta(delta: object, streams: int = 1, counts: Counts | None = None) -> tuple[int, int] | NDArray[np.int64]:
     """Return by how much positions move: (delta, delta + 1) if it is one number for all, else as positions."""
     delta = as_integers("delta", delta)
     if isinstance(delta, np.ndarray) and delta.ndim == 0:
@@ -81,7 +155,7 @@ def parse_delta(delta: object, streams: int) -> tuple[int, int] | NDArray[np.int
         moved = int(delta)  # type: ignore[call-overload]
         _check_range("delta", moved, moved, None)
         return moved, moved + 1
-    return parse_positions(delta, None, streams, name="delta")
+    return parse_positions(delta, None, streams, counts, name="delta")
 
 
 def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, int]:
@@ -92,7 +166,7 @@ def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, i
     if number:
         _check_range(name, 0, number - 1, max_position)
     if number > MOST_AT_ONCE:
-        raise ValueError(f"{name} is {number}; expected at most 2**28 positions at once")
+        raise MemoryError(f"{name} is {number}; expected at most 2**28 positions at once")
     return 0, number
 
 

@@ -34,8 +34,9 @@ def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np
     TypeError
         If an argument is not made of integers.
     ValueError
-        If the boundaries do not begin at 0 or go down, an offset is missing, a number is beyond 2**53, or there are
-        more than 2**28 tokens.
+        If the boundaries do not begin at 0 or go down, an offset is missing, or a number is beyond 2**53.
+    MemoryError
+        If there are more than 2**28 tokens.
 
     References
     ----------
@@ -59,7 +60,7 @@ def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np
     if bounds[0] != 0:
         raise ValueError(f"cu_seqlens begins with {bounds[0]}; expected 0, where the first sequence begins")
     if bounds[-1] > MOST_AT_ONCE:
-        raise ValueError(f"cu_seqlens ends with {bounds[-1]}; expected at most 2**28 tokens")
+        raise MemoryError(f"cu_seqlens ends with {bounds[-1]}; expected at most 2**28 tokens")
     lengths = np.diff(bounds)
     if lengths.size and lengths.min() < 0:
         place = int(np.argmax(lengths < 0))

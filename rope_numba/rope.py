@@ -13,7 +13,7 @@ from .engine import FLOAT32, FORWARD, INVERSE, SHIFT, Engine, Places
 from .frequencies import Frequencies
 from .identity import Identity
 from .integrations.torch import as_array, as_integers
-from .positions import FARTHEST, parse_count, parse_delta, parse_offset, parse_positions, plain
+from .positions import FARTHEST, Counts, by_streams, parse_count, parse_delta, parse_places, plain
 from .readable import Readable
 from .recent import Recent
 from .rotation import Array, KeyArray, Rotation
@@ -78,6 +78,7 @@ class Rope(Identity, Readable):
         "_engines",
         "_header",
         "_recent",
+        "_streams",
         "_thd",
         "backend",
         "frequencies",
@@ -101,6 +102,7 @@ class Rope(Identity, Readable):
     backend: str
     _base: float | None  # theta, if the frequencies were made from it: for the repr only
     _engines: tuple[Engine, Engine, Engine]  # by what rows are for; one and the same unless layouts change
+    _streams: int
     _thd: bool
     _end: int  # positions below it need no second look
     _recent: Recent
@@ -128,7 +130,7 @@ class Rope(Identity, Readable):
         engines = {way: Engine(layout=way[0], layout_out=way[1], **shared) for way in dict.fromkeys(ways)}
         own["_engines"] = tuple(engines[way] for way in ways)
         own["_header"], own["_recent"] = None, Recent()
-        own["_thd"] = order == "thd"
+        own["_streams"], own["_thd"] = own["frequencies"].stream_count, order == "thd"
         own["_end"] = FARTHEST if max_position is None else min(FARTHEST, own["max_position"])
         for name, setting in own.items():
             object.__setattr__(self, name, setting)
@@ -178,8 +180,9 @@ class Rope(Identity, Readable):
             (batch, tokens, heads, head_dim), tokens and heads the other way round in order "htd". They may differ in
             heads.
         positions : array of int, optional
-            One for each token: (tokens,), or (batch, tokens), or a scalar for one token. Where frequencies follow
-            several streams, also (streams, batch, tokens); the other forms mean that all streams are equal.
+            One for each token: (tokens,), or (batch, tokens), or a scalar for one token; all streams are equal then.
+            Where frequencies follow several streams, also (streams, tokens), (streams, 1, tokens) or (streams, batch,
+            tokens). Two axes that may be (batch, tokens) as well as (streams, tokens) are refused.
         offset : int or array of int, optional
             Instead of positions: that of the first token, or (batch,) of them.
         out : array, or (array or None, array or None)
@@ -248,7 +251,7 @@ class Rope(Identity, Readable):
         k : array
             Cached keys, as for calling the `Rope`, in the layout that it writes.
         delta : int or array of int
-            One number for all tokens, or as positions; of any sign.
+            One number for all tokens, or as positions of k; of any sign.
         out : array, optional
             As for calling the `Rope`; in place by default.
 
@@ -270,7 +273,7 @@ class Rope(Identity, Readable):
         array([[0.5403, 0.8415]])
         """
         arrays.storage_of("k", as_array("k", k))
-        places = parse_delta(delta, self.frequencies.stream_count)
+        places = parse_delta(delta, self._streams, self._counts("k", k))
         tokens = self._tokens_of(k) if isinstance(places, tuple) else None
         return Rotation(self, self._engines[SHIFT], places, SHIFT, tokens).alone("k", k, out)
 
@@ -282,7 +285,7 @@ class Rope(Identity, Readable):
         Parameters
         ----------
         positions : array of int, optional
-            As for calling the `Rope`.
+            As for calling the `Rope`; for several streams as (streams, 1, tokens), not (streams, tokens).
         offset, tokens : int, optional
             Instead of positions: that of the first token (or (batch,) of them), and the number of tokens.
 
@@ -345,25 +348,28 @@ class Rope(Identity, Readable):
         self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, way: int, out: Any = None
     ) -> Any:
         if offset is None:
-            return self._of_positions(positions, way)(q, k, out=out)
+            return self._of_positions(positions, way, self._counts("q", q))(q, k, out=out)
         if type(q) is not np.ndarray:
             arrays.storage_of("q", as_array("q", q))
         tokens = self._tokens_of(q)
         # The way of a decode loop; whatever is not plainly right goes on to the careful reading of positions.
         if type(offset) is int and positions is None and offset >= 0 and offset + tokens <= self._end:
             return self._rotation((offset, offset + tokens), way)(q, k, out=out)
-        return self._rotation(self._places(positions, offset, tokens), way)(q, k, out=out)
+        places = self._places(positions, offset, tokens, self._counts("q", q))
+        return self._rotation(places, way)(q, k, out=out)
 
-    def _of_positions(self, positions: ArrayLike | None, way: int) -> Callable[..., Any]:
+    def _of_positions(self, positions: ArrayLike | None, way: int, counts: Counts | None) -> Callable[..., Any]:
         """Return the rotation by positions, one for each token."""
         if way == FORWARD and positions is not None:
             if type(positions) is not _ndarray:
                 positions = plain(as_integers("positions", positions))
             if type(positions) is _ndarray:
+                if counts is not None:
+                    positions = by_streams("positions", positions, self._streams, counts)
                 recent = self._recent.at_several(self, positions)
                 if recent is not None:
                     return recent
-        return self._rotation(self._places(positions, None, 0), way)
+        return self._rotation(self._places(positions, None, 0, counts), way)
 
     def _rotation(self, places: Places, way: int) -> Callable[..., Any]:
         """Return the rotation by places that have been checked."""
@@ -376,18 +382,11 @@ class Rope(Identity, Readable):
         tokens: int = x.shape[-3 if self._thd else -2] if x.ndim > 2 else 1
         return tokens
 
-    def _places(self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int) -> Places:
-        """Return positions as (first, end) where they follow one another, else as an array."""
-        if (positions is None) == (offset is None):
-            raise TypeError(f"positions and offset are {'missing' if offset is None else 'both given'}; expected one")
-        if positions is None:
-            return parse_offset(offset, tokens, self.max_position)
-        if type(positions) is np.ndarray and positions.shape == (1,) and positions.dtype.kind in "iu":
-            first = positions.item()
-            if 0 <= first < self._end:  # the way of a decode loop
-                return first, first + 1
-        places = parse_positions(positions, self.max_position, self.frequencies.stream_count)
-        if places.ndim == 1 and places.size and places[-1] - places[0] == places.size - 1:
-            if places.size == 1 or bool((np.diff(places) == 1).all()):
-                return int(places[0]), int(places[-1]) + 1
-        return places
+    def _counts(self, name: str, x: Any) -> Counts | None:
+        """Return the rows of an array's batch and its tokens where streams need them, to tell one axis from another."""
+        return arrays.counts_of(name, as_array(name, x), self.head_dim, self.order) if self._streams > 1 else None
+
+    def _places(
+        self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int, counts: Counts | None = None
+    ) -> Places:
+        return parse_places(positions, offset, tokens, self.max_position, self._streams, counts)

@@ -66,7 +66,8 @@ class Rotation:
             self._tokens = places[1] - places[0]
         else:
             self._tokens = places.shape[-1]  # type: ignore[union-attr]
-            if places.ndim > 1:  # type: ignore[union-attr]
+            # (streams, 1, tokens) serves every row of a batch.
+            if places.ndim > 1 and (places.ndim, places.shape[-2]) != (3, 1):  # type: ignore[union-attr]
                 self._batch = places.shape[-2]  # type: ignore[union-attr]
                 self._told |= PER_ROW
         if tokens is not None:  # one position, for so many tokens

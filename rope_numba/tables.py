@@ -106,9 +106,9 @@ class Table:
 
     def _check_count(self, count: int) -> None:
         """Raise before rows fill the memory: positions of an empty or a repeated array take none themselves."""
-        pairs = self.frequencies.pairs
-        if count * pairs > MOST_ANGLES:
-            raise ValueError(f"positions are {count} at once; expected at most {MOST_ANGLES // pairs} of {pairs} pairs")
+        pairs, most = self.frequencies.pairs, MOST_ANGLES // self.frequencies.pairs
+        if count > most:
+            raise MemoryError(f"positions are {count} at once; expected at most {most} of {pairs} pairs")
 
     def _fill(self, reserve: Rows, filled: bytearray, blocks: Iterable[int]) -> None:
         missing = [block for block in blocks if not filled[block]]

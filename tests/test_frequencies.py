@@ -673,16 +673,26 @@ def test_equal_streams_rotate_like_one_axis_bit_for_bit(name: str, layout: str, 
     assert_same_bits(several(x.copy(), offset=[3, 900]), one(x.copy(), offset=[3, 900]))
 
 
+SHAPES = "expected (5,) or (2, 5), or for 3 streams (3, 5) or (3, 1, 5) or (3, 2, 5)"
+
+
 @pytest.mark.parametrize(
     ("shape", "text"),
     [
-        ((2, 2, 5), "positions has shape (2, 2, 5); expected (tokens,), (batch, tokens) or (3, batch, tokens)"),
-        ((4, 2, 5), "positions has shape (4, 2, 5); expected (tokens,), (batch, tokens) or (3, batch, tokens)"),
-        ((1, 2, 5), "positions has shape (1, 2, 5); expected (tokens,), (batch, tokens) or (3, batch, tokens)"),
-        ((3, 1, 2, 5), "positions has shape (3, 1, 2, 5); expected (tokens,), (batch, tokens) or (3, batch, tokens)"),
-        ((3, 1, 5), "q has a batch of 2; expected a batch of 1, as the positions have"),
-        ((3, 5), "q has a batch of 2; expected a batch of 3, as the positions have"),
-        ((3, 2, 4), "q has 5 tokens; expected 4, the number of positions"),
+        (shape, f"positions has shape {shape}; {SHAPES}")
+        for shape in (
+            (2, 2, 5),
+            (4, 2, 5),
+            (1, 2, 5),
+            (3, 1, 2, 5),
+            (3, 3, 5),
+            (4, 5),
+            (1, 5),
+            (3, 4),
+            (3, 2, 4),
+            (3,),
+            (),
+        )
     ],
 )
 def test_positions_of_a_wrong_shape_are_refused(shape: tuple[int, ...], text: str) -> None:

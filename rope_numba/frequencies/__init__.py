@@ -1,6 +1,9 @@
 """Frequency schemes: what a model's header says about the speed at which each pair turns.
 
 Each scheme is one pure function that returns a `Frequencies`; no scheme is known to anything behind it.
+
+Powers and logarithms are the float64 numbers nearest to the exact ones. Every later operation of a scheme is one of
+IEEE 754 in float64, so that all schemes have the same bits on every processor.
 """
 
 from __future__ import annotations

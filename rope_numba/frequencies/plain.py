@@ -13,8 +13,7 @@ __all__ = ["default"]
 def default(rotary_dim: int, theta: float = 10_000.0) -> Frequencies:
     """Return the frequencies of plain RoPE: theta ** (-2 * i / rotary_dim) for pair i.
 
-    Each one is the float64 nearest to the exact power, on every processor. The other schemes start from these numbers,
-    and each operation of theirs is one of IEEE 754, so that they have the same bits on every processor too.
+    Each one is the float64 nearest to the exact power, on every processor.
 
     Parameters
     ----------

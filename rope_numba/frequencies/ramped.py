@@ -30,6 +30,7 @@ def yarn(
 
     Pairs that turn more than `beta_fast` times within the trained length keep their speed, those that turn less than
     `beta_slow` times are divided by `factor`, and a straight ramp over the pairs between leads from one to the other.
+    Before that, each frequency is the float64 nearest to the exact power; each later operation is rounded to float64.
 
     Parameters
     ----------
@@ -182,6 +183,7 @@ def llama3(
 
     Pairs that turn more than `high_freq_factor` times within the trained length keep their speed, those that turn less
     than `low_freq_factor` times are divided by `factor`, and those between are mixed by how often they turn.
+    Before that, each frequency is the float64 nearest to the exact power; each later operation is rounded to float64.
 
     Parameters
     ----------
