@@ -54,6 +54,7 @@ def as_dict(rope: Any) -> dict[str, Any]:
         "rotary_dim": rope.rotary_dim,
         "rotary_offset": rope.rotary_offset,
         "layout": rope.layout,
+        "theta": rope.theta,
         "attention_factor": frequencies.attention_factor,
         "attention_logit_scale": frequencies.attention_logit_scale,
         "trained_length": header.trained_length if header else None,
@@ -83,8 +84,11 @@ def facts_of(rope: Any) -> list[Fact]:
         facts.insert(
             -1, Fact("layout_out", rope.layout_out, given, f"the layout that is written: {LAYOUTS[rope.layout_out]}")
         )
-    if rope._base is not None:
-        facts.append(Fact("theta", rope._base, given, "base of the frequencies, theta ** (-2i / rotary_dim)"))
+    if rope.theta is not None:
+        source = "frequencies" if rope._base is None else given
+        facts.append(
+            Fact("theta", rope.theta, source, "base of the frequencies, theta ** (-2i / rotary_dim) before any scaling")
+        )
     facts.append(
         Fact("attention_factor", frequencies.attention_factor, "frequencies", "cosines and sines are multiplied by it")
     )

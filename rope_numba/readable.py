@@ -125,6 +125,15 @@ class Readable:
         return rope_of_header(cls, header, order, max_position, backend)
 
     @property
+    def theta(self) -> float | None:
+        """The base that the frequencies were made from, before any scaling; None for ready-made frequencies.
+
+        It is what headers call `rope_theta` or `rope.freq_base`, or the default that was taken where they are silent.
+        NTK-aware scaling enlarges it: that larger base is not kept.
+        """
+        return self.frequencies.theta
+
+    @property
     def attention_factor(self) -> float:
         """Magnitude of the rotation: what rotated channels of q and of k are multiplied by. 1.0 for most models."""
         return self.frequencies.attention_factor

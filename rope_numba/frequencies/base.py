@@ -37,6 +37,8 @@ class Frequencies:
         What the caller must multiply attention logits by, on top of 1 / sqrt(head_dim). The rotation does not use it.
     depends_on_length : bool
         These frequencies hold for one length of context and are others for another. See `Rope.can_shift`.
+    theta : float, optional
+        The base that they were made from, before any scaling; every scheme sets it. Nothing is computed from it.
 
     Raises
     ------
@@ -48,8 +50,8 @@ class Frequencies:
 
     Notes
     -----
-    Two are equal if they rotate alike, bit for bit, wherever they came from; `attention_logit_scale` and
-    `depends_on_length` play no part.
+    Two are equal if they rotate alike, bit for bit, wherever they came from; `attention_logit_scale`,
+    `depends_on_length` and `theta` play no part.
 
     Examples
     --------
@@ -63,6 +65,7 @@ class Frequencies:
     streams: NDArray[np.int64] = field(repr=False)
     attention_logit_scale: float
     depends_on_length: bool = field(repr=False)
+    theta: float | None = field(repr=False)
     key: tuple[Any, ...] = field(repr=False)  # what a rotation is made of, hashable
     table_key: tuple[bytes, float] = field(repr=False)  # what a table of rows is made of
     smallest: float = field(repr=False)
@@ -74,6 +77,7 @@ class Frequencies:
         streams: ArrayLike | None = None,
         attention_logit_scale: float = 1.0,
         depends_on_length: bool = False,
+        theta: float | None = None,
     ) -> None:
         values = _speeds(inv_freq)
         factor = positive("attention_factor", attention_factor)
@@ -90,6 +94,7 @@ class Frequencies:
             "streams": np.frombuffer(axes.tobytes(), np.int64),
             "attention_logit_scale": positive("attention_logit_scale", attention_logit_scale),
             "depends_on_length": depends_on_length,
+            "theta": None if theta is None else positive("theta", theta),
             "key": (raw, factor, axes.tobytes()),
             "table_key": (raw, factor),
             "smallest": float(turning.min(initial=1.0)) * min(factor, 1.0),
@@ -114,8 +119,12 @@ class Frequencies:
         return hash(self.key)
 
     def replaced(self, **changes: Any) -> Frequencies:
-        """Return the same with some values changed, by the names of the arguments."""
-        return Frequencies(**{**self._arguments(), **changes})
+        """Return the same with some values changed, by the names of the arguments.
+
+        New `inv_freq` have no `theta`, unless it is given with them.
+        """
+        theta = None if "inv_freq" in changes else self.theta
+        return Frequencies(**{**self._arguments(), "theta": theta, **changes})
 
     def _arguments(self) -> dict[str, Any]:
         return {
@@ -124,6 +133,7 @@ class Frequencies:
             "streams": self.streams if self.stream_count > 1 else None,
             "attention_logit_scale": self.attention_logit_scale,
             "depends_on_length": self.depends_on_length,
+            "theta": self.theta,
         }
 
     def __reduce__(self) -> tuple[Any, ...]:

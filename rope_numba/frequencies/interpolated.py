@@ -52,7 +52,7 @@ def linear(rotary_dim: int, theta: float = 10_000.0, *, factor: float) -> Freque
     """
     plain = default(rotary_dim, theta)
     factor = one_or_more("factor", factor)
-    return Frequencies([speed / factor for speed in plain.inv_freq.tolist()])
+    return Frequencies([speed / factor for speed in plain.inv_freq.tolist()], theta=plain.theta)
 
 
 def ntk(rotary_dim: int, theta: float = 10_000.0, *, alpha: float) -> Frequencies:
@@ -92,7 +92,7 @@ def ntk(rotary_dim: int, theta: float = 10_000.0, *, alpha: float) -> Frequencie
     """
     rotary_dim, theta = _width_and_base(rotary_dim, theta)
     alpha = one_or_more("alpha", alpha)
-    return Frequencies(_slowed(rotary_dim, theta, Fraction(alpha), f"alpha is {alpha}"))
+    return Frequencies(_slowed(rotary_dim, theta, Fraction(alpha), f"alpha is {alpha}"), theta=theta)
 
 
 def dynamic(
@@ -146,7 +146,7 @@ def dynamic(
     trained = length("original_max_position_embeddings", original_max_position_embeddings)
     longest = max(trained, trained if seq_len is None else length("seq_len", seq_len))
     slower = Fraction(factor) * longest / trained - (Fraction(factor) - 1)
-    return Frequencies(_slowed(rotary_dim, theta, slower, f"factor is {factor}"), depends_on_length=True)
+    return Frequencies(_slowed(rotary_dim, theta, slower, f"factor is {factor}"), depends_on_length=True, theta=theta)
 
 
 def _width_and_base(rotary_dim: int, theta: float) -> tuple[int, float]:

@@ -107,7 +107,7 @@ def longrope(
         )
     divisors = long if is_long else short
     speeds = [speed / by for speed, by in zip(plain.inv_freq.tolist(), divisors, strict=True)]
-    return Frequencies(speeds, magnitude, depends_on_length=True)
+    return Frequencies(speeds, magnitude, depends_on_length=True, theta=plain.theta)
 
 
 def _magnitude(
@@ -170,7 +170,7 @@ def divided(
     plain = default(rotary_dim, theta)
     by = divisors_of("divisors", divisors, plain.pairs)
     speeds = [0.0 if d >= NEVER else speed / d for speed, d in zip(plain.inv_freq.tolist(), by, strict=True)]
-    return Frequencies(speeds, attention_factor)
+    return Frequencies(speeds, attention_factor, theta=plain.theta)
 
 
 def given(inv_freq: ArrayLike | Sequence[float], *, attention_factor: float = 1.0) -> Frequencies:

@@ -60,4 +60,5 @@ def proportional(
         raise ValueError(f"partial_rotary_factor is {share}; expected enough for one of {plain.pairs} pairs")
     factor = one_or_more("factor", factor)
     speeds = plain.inv_freq.tolist()
-    return Frequencies([speed / factor for speed in speeds[:turning]] + [0.0] * (plain.pairs - turning))
+    turned = [speed / factor for speed in speeds[:turning]]
+    return Frequencies(turned + [0.0] * (plain.pairs - turning), theta=plain.theta)

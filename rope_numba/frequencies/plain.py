@@ -48,4 +48,4 @@ def default(rotary_dim: int, theta: float = 10_000.0) -> Frequencies:
     speeds = powers(theta, rotary_dim // 2)
     if speeds.max() > FASTEST:
         raise ValueError(f"theta is {theta}; expected a larger number, as frequencies would be above 2**900")
-    return Frequencies(speeds)
+    return Frequencies(speeds, theta=theta)

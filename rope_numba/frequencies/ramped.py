@@ -88,7 +88,8 @@ def yarn(
     for pair, speed in enumerate(plain.inv_freq.tolist()):
         kept = 1.0 - min(max((pair - low) / (high - low), 0.0), 1.0)
         speeds.append(speed / _divisor(factor, kept))
-    return Frequencies(speeds, _magnitude(factor, attention_factor, mscale, mscale_all_dim))
+    magnitude = _magnitude(factor, attention_factor, mscale, mscale_all_dim)
+    return Frequencies(speeds, magnitude, theta=theta)
 
 
 def _divisor(factor: float, kept: float) -> float:
@@ -230,4 +231,4 @@ def llama3(
         turns = trained * speed / (2.0 * math.pi)
         kept = float(turns > low) if high == low else min(max((turns - low) / (high - low), 0.0), 1.0)
         speeds.append(speed / _divisor(factor, kept))
-    return Frequencies(speeds)
+    return Frequencies(speeds, theta=plain.theta)

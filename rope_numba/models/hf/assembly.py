@@ -128,4 +128,4 @@ def _header(found: Config, part: Part, seq_len: int | None) -> Header:
 def _backwards(frequencies: Frequencies, notes: Notes) -> Frequencies:
     """Return frequencies that turn the other way, which NanoChat alone does."""
     notes.fact("direction", -1, "model_type 'nanochat'")
-    return frequencies.replaced(inv_freq=-frequencies.inv_freq)
+    return frequencies.replaced(inv_freq=-frequencies.inv_freq, theta=frequencies.theta)
