@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         rotate_interleaved_f16,
     )
     from .layers import LayerRopes, ropes_from_gguf, ropes_from_hf
+    from .literals import Backend, Layout, Order
     from .ragged import ragged_positions
     from .rope import Rope, Rotation
     from .warm import warmup
@@ -27,8 +28,11 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Backend",
     "Frequencies",
     "LayerRopes",
+    "Layout",
+    "Order",
     "Rope",
     "Rotation",
     "__version__",
@@ -50,8 +54,11 @@ __all__ = [
 
 # Where each public name lives; it is imported when it is first used (PEP 562).
 _HOMES = {
+    "Backend": "literals",
     "Frequencies": "frequencies",
     "LayerRopes": "layers",
+    "Layout": "literals",
+    "Order": "literals",
     "Rope": "rope",
     "Rotation": "rope",
     "apply_rope": "apply",

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from . import arrays
 from .frequencies import Frequencies
 from .integrations.torch import as_array
+from .literals import Backend, Layout, Order
 from .rope import Rope
 from .rotation import Array, KeyArray
 
@@ -29,12 +30,12 @@ def apply_rope(
     theta: float = ...,
     rotary_dim: int | None = ...,
     rotary_offset: int = ...,
-    layout: str = ...,
-    layout_out: str | None = ...,
-    order: str = ...,
+    layout: Layout = ...,
+    layout_out: Layout | None = ...,
+    order: Order = ...,
     frequencies: Frequencies | None = ...,
     max_position: int | None = ...,
-    backend: str = ...,
+    backend: Backend = ...,
 ) -> Array: ...
 
 
@@ -49,12 +50,12 @@ def apply_rope(
     theta: float = ...,
     rotary_dim: int | None = ...,
     rotary_offset: int = ...,
-    layout: str = ...,
-    layout_out: str | None = ...,
-    order: str = ...,
+    layout: Layout = ...,
+    layout_out: Layout | None = ...,
+    order: Order = ...,
     frequencies: Frequencies | None = ...,
     max_position: int | None = ...,
-    backend: str = ...,
+    backend: Backend = ...,
 ) -> tuple[Array, KeyArray]: ...
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .frequencies import Frequencies
+from .literals import Backend, Layout, Order
 
 __all__ = ["Identity"]
 
@@ -29,12 +30,12 @@ class Identity:
     head_dim: int
     rotary_dim: int
     rotary_offset: int
-    layout: str
-    layout_out: str
-    order: str
+    layout: Layout
+    layout_out: Layout
+    order: Order
     frequencies: Frequencies
     max_position: int | None
-    backend: str
+    backend: Backend
     _base: float | None  # theta, if the frequencies were made from it: for the repr only
 
     def _arguments(self) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .literals import Backend, Order
 from .readable import rope_of_header
 from .rope import Rope
 
@@ -35,9 +36,9 @@ def ropes_from_hf(
     *,
     seq_len: int | None = None,
     strict: bool = True,
-    order: str = "thd",
+    order: Order = "thd",
     max_position: int | None = None,
-    backend: str = "numba",
+    backend: Backend = "numba",
 ) -> LayerRopes:
     """Make the Ropes of all layers of a model from its Hugging Face configuration.
 
@@ -78,9 +79,9 @@ def ropes_from_gguf(
     *,
     seq_len: int | None = None,
     strict: bool = True,
-    order: str = "thd",
+    order: Order = "thd",
     max_position: int | None = None,
-    backend: str = "numba",
+    backend: Backend = "numba",
 ) -> LayerRopes:
     """Make the Ropes of all layers of a model from the header of its GGUF file.
 
@@ -113,6 +114,6 @@ def ropes_from_gguf(
     return _ropes(read_gguf_layers(path, seq_len=seq_len, strict=strict), order, max_position, backend)
 
 
-def _ropes(found: LayerHeaders, order: str, max_position: int | None, backend: str) -> LayerRopes:
+def _ropes(found: LayerHeaders, order: Order, max_position: int | None, backend: Backend) -> LayerRopes:
     ropes = {name: rope_of_header(Rope, header, order, max_position, backend) for name, header in found.headers.items()}
     return LayerRopes(ropes, found.layers)

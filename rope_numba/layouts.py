@@ -27,6 +27,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .literals import Layout
 from .numbers import even_width, shown, whole
 
 __all__ = ["indices", "permute"]
@@ -35,7 +36,7 @@ Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 def indices(
-    head_dim: int, *, source: str, target: str, rotary_dim: int | None = None, rotary_offset: int = 0
+    head_dim: int, *, source: Layout, target: Layout, rotary_dim: int | None = None, rotary_offset: int = 0
 ) -> NDArray[np.int64]:
     """Return which channel of a head in the source layout each channel in the target layout comes from.
 
@@ -99,8 +100,8 @@ def permute(
     head_dim: int,
     *,
     axis: int,
-    source: str,
-    target: str,
+    source: Layout,
+    target: Layout,
     rotary_dim: int | None = None,
     rotary_offset: int = 0,
 ) -> NDArray[Scalar]:

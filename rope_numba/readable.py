@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .frequencies import Frequencies
+from .literals import Backend, Order
 
 if TYPE_CHECKING:
     from .models.header import Header
@@ -31,9 +32,9 @@ class Readable:
         layer_type: str | None = None,
         seq_len: int | None = None,
         strict: bool = True,
-        order: str = "thd",
+        order: Order = "thd",
         max_position: int | None = None,
-        backend: str = "numba",
+        backend: Backend = "numba",
     ) -> Made:
         """Make the Rope of a model from its Hugging Face configuration, or from Mistral's own params.json.
 
@@ -85,9 +86,9 @@ class Readable:
         layer_type: str | None = None,
         seq_len: int | None = None,
         strict: bool = True,
-        order: str = "thd",
+        order: Order = "thd",
         max_position: int | None = None,
-        backend: str = "numba",
+        backend: Backend = "numba",
     ) -> Made:
         """Make the Rope of a model from the header of its GGUF file.
 
@@ -172,7 +173,7 @@ class Readable:
         return explain(self)
 
 
-def rope_of_header(kind: type[Made], header: Header, order: str, max_position: int | None, backend: str) -> Made:
+def rope_of_header(kind: type[Made], header: Header, order: Order, max_position: int | None, backend: Backend) -> Made:
     """Make a Rope from what a reader found, and let it remember that."""
     make: Any = kind
     rope: Made = make(

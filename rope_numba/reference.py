@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import kind_of, overlaps_itself, storage_of
+from .literals import Layout
 from .numbers import whole
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
@@ -22,7 +23,7 @@ def rotate(
     cos: NDArray[Any],
     sin: NDArray[Any],
     *,
-    layout: str = "interleaved",
+    layout: Layout = "interleaved",
     rotary_offset: int = 0,
 ) -> None:
     """Rotate the pairs of x in place.

@@ -13,6 +13,7 @@ from .engine import FLOAT32, FORWARD, INVERSE, SHIFT, Engine, Places
 from .frequencies import Frequencies
 from .identity import Identity
 from .integrations.torch import as_array, as_integers
+from .literals import Backend, Layout, Order
 from .positions import FARTHEST, Counts, by_streams, parse_count, parse_delta, parse_places, plain
 from .readable import Readable
 from .recent import Recent
@@ -94,12 +95,12 @@ class Rope(Identity, Readable):
     head_dim: int
     rotary_dim: int
     rotary_offset: int
-    layout: str
-    layout_out: str
-    order: str
+    layout: Layout
+    layout_out: Layout
+    order: Order
     frequencies: Frequencies
     max_position: int | None
-    backend: str
+    backend: Backend
     _base: float | None  # theta, if the frequencies were made from it: for the repr only
     _engines: tuple[Engine, Engine, Engine]  # by what rows are for; one and the same unless layouts change
     _streams: int
@@ -114,12 +115,12 @@ class Rope(Identity, Readable):
         theta: float = 10_000.0,
         rotary_dim: int | None = None,
         rotary_offset: int = 0,
-        layout: str = "interleaved",
-        layout_out: str | None = None,
-        order: str = "thd",
+        layout: Layout = "interleaved",
+        layout_out: Layout | None = None,
+        order: Order = "thd",
         frequencies: Frequencies | None = None,
         max_position: int | None = None,
-        backend: str = "numba",
+        backend: Backend = "numba",
     ) -> None:
         own = checked(
             head_dim, theta, rotary_dim, rotary_offset, layout, layout_out, order, frequencies, max_position, backend

@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__, reference
+from .literals import Layout, Order
 from .rope import Rope
 
 __all__ = ["DTYPES", "LAYOUTS", "compare", "describe_machine", "timings"]
 
-LAYOUTS = ("interleaved", "half")
+LAYOUTS: tuple[Layout, ...] = ("interleaved", "half")
+ORDERS: tuple[Order, ...] = ("thd", "htd")
 DTYPES = ("float32", "float64", "float16", "bfloat16")
 
 # (head_dim, rotary_dim, rotary_offset): whole heads, a block inside a head, panels of every width.
@@ -44,7 +46,7 @@ def describe_machine() -> dict[str, str]:
     }
 
 
-def compare(dtype: str, layout: str, *, large: bool = True) -> tuple[int, list[str]]:
+def compare(dtype: str, layout: Layout, *, large: bool = True) -> tuple[int, list[str]]:
     """Rotate the same arrays by the kernels and by NumPy; large ones too, which are shared out among threads.
 
     Returns
@@ -54,7 +56,7 @@ def compare(dtype: str, layout: str, *, large: bool = True) -> tuple[int, list[s
     """
     calls, different = 0, []
     rng = np.random.default_rng(0)
-    for (head_dim, rotary_dim, rotary_offset), order in itertools.product(WIDTHS, ("thd", "htd")):
+    for (head_dim, rotary_dim, rotary_offset), order in itertools.product(WIDTHS, ORDERS):
         rope = Rope(
             head_dim,
             theta=500_000.0,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_args
 
 from .frequencies import Frequencies, default
 from .kernels.told import WIDEST_HEAD
+from .literals import Backend, Layout, Order
 from .numbers import even_width, positive, shown, whole
 
 __all__ = ["checked"]
@@ -60,10 +61,10 @@ def checked(
     if layout_out is None:
         layout_out = layout
     for name, value, choices in (
-        ("layout", layout, ("interleaved", "half")),
-        ("layout_out", layout_out, ("interleaved", "half")),
-        ("order", order, ("thd", "htd")),
-        ("backend", backend, ("numba", "numpy")),
+        ("layout", layout, get_args(Layout)),
+        ("layout_out", layout_out, get_args(Layout)),
+        ("order", order, get_args(Order)),
+        ("backend", backend, get_args(Backend)),
     ):
         if not isinstance(value, str) or value not in choices:
             meant = OTHER_NAMES.get(value.lower()) if isinstance(value, str) and name.startswith("layout") else None

@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Literal, get_args
 
 from . import forks
 from .kernels import imported
+from .literals import Layout
 from .numbers import shown
 
 __all__ = ["warmup"]
 
 STORAGES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
-LAYOUTS = ("interleaved", "half")
 
 
 def warmup(
     *,
-    dtypes: Sequence[str] = ("float32",),
-    layouts: Sequence[str] = LAYOUTS,
+    dtypes: Sequence[Literal["float32", "float64", "float16", "bfloat16"]] = ("float32",),
+    layouts: Sequence[Layout] = ("interleaved", "half"),
     axes: Sequence[int] = (3,),
     parallel: bool = True,
 ) -> None:
@@ -49,7 +50,7 @@ def warmup(
     """
     for name, asked, known in (
         ("dtypes", dtypes, tuple(STORAGES)),
-        ("layouts", layouts, LAYOUTS),
+        ("layouts", layouts, get_args(Layout)),
         ("axes", axes, (2, 3, 4)),
     ):
         if isinstance(asked, str) or not isinstance(asked, Sequence):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -33,7 +34,7 @@ def longrope(
     short_mscale: float | None = None,
     long_mscale: float | None = None,
     seq_len: int | None = None,
-    variant: str = "auto",
+    variant: Literal["auto", "short", "long"] = "auto",
 ) -> Frequencies:
     """Return the frequencies and the magnitude of LongRoPE (`su`), in its short or its long variant.
 
