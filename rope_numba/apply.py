@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike
 
 from . import arrays
 from .frequencies import Frequencies
+from .hints import hinted
 from .integrations.torch import as_array
 from .literals import Backend, Layout, Order
 from .rope import Rope
@@ -16,7 +17,10 @@ from .rotation import Array, KeyArray
 
 __all__ = ["apply_rope"]
 
-SETTINGS = frozenset(Rope.__init__.__kwdefaults__ or {})  # what a Rope takes by keyword
+SETTINGS = (  # what a Rope takes by keyword
+    *("theta", "rotary_dim", "rotary_offset", "layout", "layout_out", "order"),
+    *("frequencies", "max_position", "backend"),
+)
 
 
 @overload
@@ -59,6 +63,7 @@ def apply_rope(
 ) -> tuple[Array, KeyArray]: ...
 
 
+@functools.partial(hinted, also=SETTINGS)
 def apply_rope(
     q: Any,
     k: Any = None,
@@ -73,7 +78,8 @@ def apply_rope(
     Parameters
     ----------
     q, k : array
-        As for calling a `Rope`.
+        As for calling a `Rope`. Of an indexed copy, such as q[mask], q stays as it was: see the Notes of
+        `Rope`.
     positions, offset, out
         As for calling a `Rope`.
     theta, rotary_dim, rotary_offset, layout, layout_out, order, frequencies, max_position, backend
@@ -96,8 +102,6 @@ def apply_rope(
     >>> q, k = np.ones((1, 9, 64), np.float32), np.ones((1, 3, 64), np.float32)
     >>> q, k = rn.apply_rope(q, k, offset=7, theta=10_000.0, layout="half")
     """
-    for name in settings.keys() - SETTINGS:
-        raise TypeError(f"apply_rope() got an unexpected keyword argument {name!r}")
     arrays.storage_of("q", as_array("q", q))
     if q.ndim < 2:
         raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")

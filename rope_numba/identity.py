@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from .frequencies import Frequencies
+from .hints import public_names
 from .literals import Backend, Layout, Order
 
 __all__ = ["Identity"]
@@ -55,6 +56,9 @@ class Identity:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (type(self), self._arguments(), self._base)
+
+    def __dir__(self) -> list[str]:
+        return public_names(self)
 
     def __repr__(self) -> str:
         parts = [f"head_dim={self.head_dim}"]

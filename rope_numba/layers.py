@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .hints import hinted
 from .literals import Backend, Order
 from .readable import rope_of_header
 from .rope import Rope
@@ -31,6 +32,7 @@ class LayerRopes(NamedTuple):
     layers: tuple[str | None, ...]  # None for a layer without rotation
 
 
+@hinted
 def ropes_from_hf(
     config: Any,
     *,
@@ -74,6 +76,7 @@ def ropes_from_hf(
     return _ropes(read_hf_layers(config, seq_len=seq_len, strict=strict), order, max_position, backend)
 
 
+@hinted
 def ropes_from_gguf(
     path: str | os.PathLike[str],
     *,

@@ -27,14 +27,21 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from .hints import hinted
 from .literals import Layout
 from .numbers import even_width, shown, whole
 
 __all__ = ["indices", "permute"]
 
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 Scalar = TypeVar("Scalar", bound=np.generic)
 
 
+@hinted
 def indices(
     head_dim: int, *, source: Layout, target: Layout, rotary_dim: int | None = None, rotary_offset: int = 0
 ) -> NDArray[np.int64]:
@@ -95,6 +102,7 @@ def indices(
     return gather
 
 
+@hinted
 def permute(
     x: NDArray[Scalar],
     head_dim: int,

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import kind_of
-from .integrations.torch import as_integers
+from .arrays import kind_of, storage_of
+from .integrations.torch import as_array, as_integers
 from .numbers import is_int, shown, whole
 
 __all__ = [
@@ -19,6 +19,7 @@ __all__ = [
     "Counts",
     "by_streams",
     "integers",
+    "missing",
     "parse_count",
     "parse_delta",
     "parse_offset",
@@ -168,6 +169,16 @@ def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, i
     if number > MOST_AT_ONCE:
         raise MemoryError(f"{name} is {number}; expected at most 2**28 positions at once")
     return 0, number
+
+
+def missing(q: object, k: object) -> TypeError:
+    """Return the error of a call without positions. Integers that were given as k were probably meant for them."""
+    try:
+        for name, x in (("q", q), ("k", k))[: 1 if k is None else 2]:
+            storage_of(name, as_array(name, x))
+    except TypeError as error:
+        return TypeError(f"{error}, and positions by name: offset= or positions=")
+    return TypeError("positions and offset are missing; expected one")
 
 
 def integers(name: str, given: object, shapes: str, wanted: str = "integers") -> NDArray[Any]:

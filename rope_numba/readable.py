@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .frequencies import Frequencies
+from .hints import hinted
 from .literals import Backend, Order
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class Readable:
     _header: Header | None  # what it was made from, if by a reader: for explain() only
 
     @classmethod
+    @hinted
     def from_hf(
         cls: type[Made],
         config: Any,
@@ -79,6 +81,7 @@ class Readable:
         return rope_of_header(cls, header, order, max_position, backend)
 
     @classmethod
+    @hinted
     def from_gguf(
         cls: type[Made],
         path: str | os.PathLike[str],

@@ -12,12 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import kind_of, overlaps_itself, storage_of
+from .hints import hinted
 from .literals import Layout
 from .numbers import whole
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+@hinted
 def rotate(
     x: NDArray[Any],
     cos: NDArray[Any],
@@ -31,7 +37,7 @@ def rotate(
     Parameters
     ----------
     x : array, shape (..., tokens, heads, head_dim)
-        float32, float64, float16 or bfloat16 (`ml_dtypes`).
+        float32, float64, float16 or bfloat16 (`ml_dtypes`). Of an indexed copy, such as q[mask], q stays as it was.
     cos, sin : array, shape (..., tokens, pairs)
         float64 for float64 x, else float32; leading axes as those of x, or absent.
     layout : "interleaved" or "half"

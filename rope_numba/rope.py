@@ -11,16 +11,19 @@ from numpy.typing import ArrayLike, NDArray
 from . import arrays
 from .engine import FLOAT32, FORWARD, INVERSE, SHIFT, Engine, Places
 from .frequencies import Frequencies
+from .hints import called_as, hinted
 from .identity import Identity
 from .integrations.torch import as_array, as_integers
 from .literals import Backend, Layout, Order
-from .positions import FARTHEST, Counts, by_streams, parse_count, parse_delta, parse_places, plain
+from .positions import FARTHEST, Counts, by_streams, missing, parse_count, parse_delta, parse_places, plain
 from .readable import Readable
 from .recent import Recent
 from .rotation import Array, KeyArray, Rotation
 from .settings import checked
 
 __all__ = ["Rope", "Rotation"]
+
+Integers = ArrayLike | None  # positions or an offset, where one of the two is given
 
 _ndarray = np.ndarray
 
@@ -60,6 +63,12 @@ class Rope(Identity, Readable):
     TypeError, ValueError
         If an argument is of another kind or outside its range.
 
+    Notes
+    -----
+    Calls write to the arrays that they are given. Slices are views of the array that they are taken from. Indexing with
+    a list, an array or a mask makes a copy in NumPy and in PyTorch, and `reshape` and `astype` may: such a copy is
+    rotated, not the array that it was taken from, and `out=cache[slots]` is lost. Assign the result, as below.
+
     References
     ----------
     Su et al., RoFormer, https://arxiv.org/abs/2104.09864.
@@ -71,6 +80,9 @@ class Rope(Identity, Readable):
     >>> rope = rn.Rope(head_dim=64, theta=10_000.0, layout="half")
     >>> q, k = np.ones((5, 9, 64), np.float32), np.ones((5, 3, 64), np.float32)
     >>> q, k = rope(q, k, offset=0)
+    >>> cache, slots = np.zeros((100, 3, 64), np.float32), [7, 3, 42, 9, 1]
+    >>> cache[slots] = k  # not out=(None, cache[slots])
+    >>> cache[slots] = rope.shift(cache[slots], 7)
     """
 
     __slots__ = (
@@ -108,6 +120,7 @@ class Rope(Identity, Readable):
     _end: int  # positions below it need no second look
     _recent: Recent
 
+    @hinted
     def __init__(
         self,
         head_dim: int,
@@ -138,39 +151,20 @@ class Rope(Identity, Readable):
 
     @overload
     def __call__(
-        self,
-        q: Array,
-        k: None = None,
-        *,
-        positions: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
-        out: None = None,
+        self, q: Array, k: None = ..., *, positions: Integers = ..., offset: Integers = ..., out: None = ...
     ) -> Array: ...
 
     @overload
     def __call__(
-        self,
-        q: Array,
-        k: KeyArray,
-        *,
-        positions: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
-        out: None = None,
+        self, q: Array, k: KeyArray, *, positions: Integers = ..., offset: Integers = ..., out: None = ...
     ) -> tuple[Array, KeyArray]: ...
 
     @overload
-    def __call__(
-        self, q: Any, k: Any = None, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, out: Any
-    ) -> Any: ...
+    def __call__(self, q: Any, k: Any = ..., *, positions: Integers = ..., offset: Integers = ..., out: Any) -> Any: ...
 
+    @called_as("a Rope is called as rope(q, k, offset=...) or rope(q, k, positions=...), with out=... if need be")
     def __call__(
-        self,
-        q: Any,
-        k: Any = None,
-        *,
-        positions: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
-        out: Any = None,
+        self, q: Any, k: Any = None, *, positions: Integers = None, offset: Integers = None, out: Any = None
     ) -> Any:
         """Rotate q, and k if given, in place, or into other arrays.
 
@@ -190,7 +184,7 @@ class Rope(Identity, Readable):
             Where the results go instead: one array if there is no k, else one for each of q and k, None meaning in
             place. Of the same shape, with its own strides; of the same dtype, or float16 or bfloat16 for float32, or
             float32 for these: computed in float32, rounded once. It may be the input itself; otherwise it must not
-            share an element with it.
+            share an element with it. Not an indexed copy such as cache[slots]: see the Notes of `Rope`.
 
         Returns
         -------
@@ -217,14 +211,9 @@ class Rope(Identity, Readable):
                     return recent[1](q, k)
         return self._now(q, k, positions, offset, FORWARD, out)
 
+    @hinted
     def inverse(
-        self,
-        q: Any,
-        k: Any = None,
-        *,
-        positions: ArrayLike | None = None,
-        offset: ArrayLike | None = None,
-        out: Any = None,
+        self, q: Any, k: Any = None, *, positions: Integers = None, offset: Integers = None, out: Any = None
     ) -> Any:
         """Undo a rotation: turn back by the same positions and divide by the magnitude.
 
@@ -240,6 +229,7 @@ class Rope(Identity, Readable):
         """
         return self._now(q, k, positions, offset, INVERSE, out)
 
+    @hinted
     def shift(self, k: Any, delta: ArrayLike, *, out: Any = None) -> Any:
         """Move cached keys, which have been rotated, by some positions, at magnitude 1.
 
@@ -250,7 +240,8 @@ class Rope(Identity, Readable):
         Parameters
         ----------
         k : array
-            Cached keys, as for calling the `Rope`, in the layout that it writes.
+            Cached keys, as for calling the `Rope`, in the layout that it writes. Of an indexed copy, assign the result:
+            `cache[slots] = rope.shift(cache[slots], 7)`.
         delta : int or array of int
             One number for all tokens, or as positions of k; of any sign.
         out : array, optional
@@ -278,9 +269,8 @@ class Rope(Identity, Readable):
         tokens = self._tokens_of(k) if isinstance(places, tuple) else None
         return Rotation(self, self._engines[SHIFT], places, SHIFT, tokens).alone("k", k, out)
 
-    def at(
-        self, *, positions: ArrayLike | None = None, offset: ArrayLike | None = None, tokens: int | None = None
-    ) -> Rotation:
+    @hinted
+    def at(self, *, positions: Integers = None, offset: Integers = None, tokens: int | None = None) -> Rotation:
         """Prepare the rotation of tokens at given positions, to be used by every layer.
 
         Parameters
@@ -317,6 +307,7 @@ class Rope(Identity, Readable):
         places = self._places(positions, offset, 0 if tokens is None else int(tokens))
         return Rotation(self, self._engines[FORWARD], places, FORWARD)
 
+    @hinted
     def tables(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return cosines and sines of positions 0 to n - 1, magnitude included.
 
@@ -345,10 +336,10 @@ class Rope(Identity, Readable):
         rows = np.asarray(memoryview(rows).toreadonly())  # which nobody can make writeable
         return rows[:, 0], rows[:, 1]
 
-    def _now(
-        self, q: Any, k: Any, positions: ArrayLike | None, offset: ArrayLike | None, way: int, out: Any = None
-    ) -> Any:
+    def _now(self, q: Any, k: Any, positions: Integers, offset: Integers, way: int, out: Any = None) -> Any:
         if offset is None:
+            if positions is None:
+                raise missing(q, k)
             return self._of_positions(positions, way, self._counts("q", q))(q, k, out=out)
         if type(q) is not np.ndarray:
             arrays.storage_of("q", as_array("q", q))
@@ -359,7 +350,7 @@ class Rope(Identity, Readable):
         places = self._places(positions, offset, tokens, self._counts("q", q))
         return self._rotation(places, way)(q, k, out=out)
 
-    def _of_positions(self, positions: ArrayLike | None, way: int, counts: Counts | None) -> Callable[..., Any]:
+    def _of_positions(self, positions: Integers, way: int, counts: Counts | None) -> Callable[..., Any]:
         """Return the rotation by positions, one for each token."""
         if way == FORWARD and positions is not None:
             if type(positions) is not _ndarray:
@@ -387,7 +378,5 @@ class Rope(Identity, Readable):
         """Return the rows of an array's batch and its tokens where streams need them, to tell one axis from another."""
         return arrays.counts_of(name, as_array(name, x), self.head_dim, self.order) if self._streams > 1 else None
 
-    def _places(
-        self, positions: ArrayLike | None, offset: ArrayLike | None, tokens: int, counts: Counts | None = None
-    ) -> Places:
+    def _places(self, positions: Integers, offset: Integers, tokens: int, counts: Counts | None = None) -> Places:
         return parse_places(positions, offset, tokens, self.max_position, self._streams, counts)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from . import arrays, reference
 from .engine import FLOAT32, FLOAT64, Engine, Places
+from .hints import called_as, public_names
 from .integrations.torch import as_array, is_tensor, note_written
 from .kernels.told import ALONE, HEAD_MAJOR, ONE_ROW, PER_ROW, SMALL, TRUSTED
 from .numbers import shown
@@ -32,7 +33,8 @@ _ndarray, _uint16 = np.ndarray, np.dtype(np.uint16)
 class Rotation:
     """A `Rope` at given positions, made by `Rope.at` and shared by all layers.
 
-    Calling it rotates arrays in place, without another look at positions or tables.
+    Calling it rotates arrays in place, without another look at positions or tables. Of an indexed copy, such as
+    q[mask], q stays as it was: see the Notes of `Rope`.
 
     Examples
     --------
@@ -87,6 +89,7 @@ class Rotation:
     @overload
     def __call__(self, q: NDArray[Any], k: NDArray[Any] | None = None, *, out: Any) -> Any: ...
 
+    @called_as("a Rotation, whose positions Rope.at was given, is called as step(q, k), with out=... if need be")
     def __call__(self, q: Any, k: Any = None, *, out: Any = None) -> Any:
         """Rotate q, and k if given, in place or into other arrays.
 
@@ -95,7 +98,7 @@ class Rotation:
         q, k : array
             As for calling the `Rope`, with as many tokens (and rows of a batch) as the positions have.
         out : array, or (array or None, array or None)
-            As for calling the `Rope`.
+            As for calling the `Rope`; not an indexed copy such as cache[slots].
 
         Returns
         -------
@@ -150,6 +153,9 @@ class Rotation:
     def batch(self) -> int | None:
         """The number of rows of a batch that positions were given for, or None where they serve every row."""
         return self._batch
+
+    def __dir__(self) -> list[str]:
+        return public_names(self, but=("alone", "let_go"))
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _unpickled, (self._rope, self._places, self._way, self._tokens if self._told & ONE_ROW else None)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Literal, get_args
 
 from . import forks
+from .hints import hinted
 from .kernels import imported
 from .literals import Layout
 from .numbers import shown
@@ -16,6 +17,7 @@ __all__ = ["warmup"]
 STORAGES = {"float32": "f32", "float64": "f64", "float16": "f16", "bfloat16": "bf16"}
 
 
+@hinted
 def warmup(
     *,
     dtypes: Sequence[Literal["float32", "float64", "float16", "bfloat16"]] = ("float32",),

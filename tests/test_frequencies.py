@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import itertools
 import math
 import pickle
@@ -992,8 +993,7 @@ def test_a_wrong_argument_is_refused_by_name(
 def test_each_argument_of_each_scheme_has_its_refusals() -> None:
     for name, cases in WRONG.items():
         tried = {argument for wrong, _, _ in cases for argument in wrong}
-        code = getattr(schemes, name).__code__
-        assert tried == set(code.co_varnames[: code.co_argcount + code.co_kwonlyargcount])
+        assert tried == set(inspect.signature(getattr(schemes, name)).parameters)
 
 
 @pytest.mark.parametrize(("name", "least"), [("factor", 1), ("mscale_all_dim", 0)])

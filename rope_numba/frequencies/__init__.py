@@ -34,3 +34,7 @@ __all__ = [
     "yarn",
     "yarn_logit_scale",
 ]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

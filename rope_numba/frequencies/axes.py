@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ..hints import hinted
 from ..numbers import shown, whole
 from .arguments import flag
 from .base import Frequencies
@@ -15,6 +16,7 @@ __all__ = ["mrope"]
 TIME, HEIGHT, WIDTH = 0, 1, 2
 
 
+@hinted
 def mrope(frequencies: Frequencies, *, sections: Sequence[int], interleaved: bool = False) -> Frequencies:
     """Return the same frequencies, shared out between three positions of each token: time, height, width.
 

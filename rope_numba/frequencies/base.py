@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..hints import hinted, public_names
 from ..numbers import positive, shown
 from .arguments import WIDEST
 
@@ -70,6 +71,7 @@ class Frequencies:
     table_key: tuple[bytes, float] = field(repr=False)  # what a table of rows is made of
     smallest: float = field(repr=False)
 
+    @hinted
     def __init__(
         self,
         inv_freq: ArrayLike,
@@ -117,6 +119,9 @@ class Frequencies:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    def __dir__(self) -> list[str]:
+        return public_names(self, but=("key", "smallest", "table_key"))
 
     def replaced(self, **changes: Any) -> Frequencies:
         """Return the same with some values changed, by the names of the arguments.

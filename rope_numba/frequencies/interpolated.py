@@ -8,6 +8,7 @@ from fractions import Fraction
 import numpy as np
 from numpy.typing import NDArray
 
+from ..hints import hinted
 from .arguments import growing_base, length, one_or_more, rotary_width
 from .base import Frequencies
 from .plain import default
@@ -18,6 +19,7 @@ __all__ = ["dynamic", "linear", "ntk"]
 LOG_OF_LARGEST = 709.782712893384  # of the largest float64
 
 
+@hinted
 def linear(rotary_dim: int, theta: float = 10_000.0, *, factor: float) -> Frequencies:
     """Return frequencies divided by a factor: position interpolation, as if all positions were divided.
 
@@ -55,6 +57,7 @@ def linear(rotary_dim: int, theta: float = 10_000.0, *, factor: float) -> Freque
     return Frequencies([speed / factor for speed in plain.inv_freq.tolist()], theta=plain.theta)
 
 
+@hinted
 def ntk(rotary_dim: int, theta: float = 10_000.0, *, alpha: float) -> Frequencies:
     """Return frequencies of a base so enlarged that the slowest pair is alpha times slower: static NTK-aware scaling.
 
@@ -95,6 +98,7 @@ def ntk(rotary_dim: int, theta: float = 10_000.0, *, alpha: float) -> Frequencie
     return Frequencies(_slowed(rotary_dim, theta, Fraction(alpha), f"alpha is {alpha}"), theta=theta)
 
 
+@hinted
 def dynamic(
     rotary_dim: int,
     theta: float = 10_000.0,

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..hints import hinted, warn_caller
 from ..numbers import positive, shown
 from .arguments import divisors_of, length, one_or_more
 from .base import Frequencies
@@ -21,6 +21,7 @@ __all__ = ["divided", "given", "longrope"]
 NEVER = 1e30  # ggml's divisor for pairs that do not turn
 
 
+@hinted
 def longrope(
     rotary_dim: int,
     theta: float = 10_000.0,
@@ -129,6 +130,7 @@ def _magnitude(
     return math.sqrt(1.0 + nearest_log(factor) / nearest_log(trained))
 
 
+@hinted
 def divided(
     rotary_dim: int,
     theta: float = 10_000.0,
@@ -174,6 +176,7 @@ def divided(
     return Frequencies(speeds, attention_factor, theta=plain.theta)
 
 
+@hinted
 def given(inv_freq: ArrayLike | Sequence[float], *, attention_factor: float = 1.0) -> Frequencies:
     """Return ready-made frequencies, and warn if they look like periods, which some software lists instead.
 
@@ -212,10 +215,8 @@ def given(inv_freq: ArrayLike | Sequence[float], *, attention_factor: float = 1.
     frequencies = Frequencies(inv_freq, attention_factor)
     speeds = np.abs(frequencies.inv_freq)
     if speeds[0] > 1.0 or ((np.diff(speeds) >= 0.0).all() and speeds[-1] > speeds[0]):
-        warnings.warn(
+        warn_caller(
             f"inv_freq goes from {speeds[0]:g} to {speeds[-1]:g}, as periods do; expected frequencies, which begin at "
-            "1 or less and fall (frequency = 1 / period)",
-            UserWarning,
-            stacklevel=2,
+            "1 or less and fall (frequency = 1 / period)"
         )
     return frequencies

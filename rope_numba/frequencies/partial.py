@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..hints import hinted
 from ..numbers import positive
 from .arguments import one_or_more, rotary_width
 from .base import Frequencies
@@ -12,6 +13,7 @@ from .plain import default
 __all__ = ["proportional"]
 
 
+@hinted
 def proportional(
     head_dim: int, theta: float = 10_000.0, *, partial_rotary_factor: float = 1.0, factor: float = 1.0
 ) -> Frequencies:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ..hints import hinted
 from ..numbers import positive
 from .arguments import rotary_width
 from .base import FASTEST, Frequencies
@@ -10,6 +11,7 @@ from .powers import powers
 __all__ = ["default"]
 
 
+@hinted
 def default(rotary_dim: int, theta: float = 10_000.0) -> Frequencies:
     """Return the frequencies of plain RoPE: theta ** (-2 * i / rotary_dim) for pair i.
 

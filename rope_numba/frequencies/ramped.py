@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from ..hints import hinted
 from ..numbers import positive
 from .arguments import flag, growing_base, length, one_or_more, zero_or_more
 from .base import Frequencies
@@ -13,6 +14,7 @@ from .powers import nearest_log
 __all__ = ["llama3", "yarn", "yarn_logit_scale"]
 
 
+@hinted
 def yarn(
     rotary_dim: int,
     theta: float = 10_000.0,
@@ -135,6 +137,7 @@ def _mscale(factor: float, weight: float) -> float:
     return 1.0 if factor <= 1.0 else 0.1 * weight * nearest_log(factor) + 1.0
 
 
+@hinted
 def yarn_logit_scale(factor: float, mscale_all_dim: float) -> float:
     """Return what models with latent attention (DeepSeek) multiply their logits by, beside YaRN's magnitude.
 
@@ -171,6 +174,7 @@ def yarn_logit_scale(factor: float, mscale_all_dim: float) -> float:
     return scale * scale
 
 
+@hinted
 def llama3(
     rotary_dim: int,
     theta: float = 10_000.0,

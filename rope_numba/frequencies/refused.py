@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NoReturn
 
+from ..hints import hinted
 from ..numbers import shown
 
 __all__ = ["REFUSED", "refuse"]
@@ -27,6 +28,7 @@ REFUSED: dict[str, str] = {
 }
 
 
+@hinted
 def refuse(name: str) -> NoReturn:
     """Raise the error for a scheme that is not here.
 

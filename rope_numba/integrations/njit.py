@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .. import forks, reference
 from ..arrays import kind_of, overlaps_itself
+from ..hints import hinted
 from ..kernels import launcher
 from ..kernels.told import ALONE, TRUSTED, WIDEST_HEAD, tell
 
@@ -26,13 +27,15 @@ __all__ = [
 ]
 
 
+@hinted
 def rotate_interleaved(x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any]) -> None:
     """Rotate pairs (2i, 2i + 1) of the first 2 * pairs channels in place, from Python or inside `@njit` code.
 
     Parameters
     ----------
     x : array of float32 or float64, shape (tokens, heads, head_dim)
-        Channels lie side by side; other strides are free.
+        Channels lie side by side; other strides are free. Of an indexed copy, such as q[mask], q stays as it was, here
+        and in jitted code: name the copy, rotate it, and assign it to q[mask].
     cos, sin : array, shape (tokens, pairs)
         Of x's dtype, rows side by side; as those of `Rope.tables`, or a model's own.
 
@@ -59,6 +62,7 @@ def rotate_interleaved(x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any]) ->
     _rotate(("f32", "f64"), "interleaved", x, cos, sin)
 
 
+@hinted
 def rotate_half_split(x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any]) -> None:
     """Rotate pairs (i, i + pairs) of the first 2 * pairs channels in place: else as `rotate_interleaved`.
 
@@ -74,6 +78,7 @@ def rotate_half_split(x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any]) -> 
     _rotate(("f32", "f64"), "half", x, cos, sin)
 
 
+@hinted
 def rotate_interleaved_f16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin: NDArray[np.float32]) -> None:
     """Rotate float16 numbers, given as uint16 (Numba has none on a CPU): else as `rotate_interleaved`.
 
@@ -89,6 +94,7 @@ def rotate_interleaved_f16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin:
     _rotate(("f16",), "interleaved", x, cos, sin)
 
 
+@hinted
 def rotate_half_split_f16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin: NDArray[np.float32]) -> None:
     """Rotate float16 numbers, given as uint16, by pairs (i, i + pairs): else as `rotate_interleaved`.
 
@@ -104,6 +110,7 @@ def rotate_half_split_f16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin: 
     _rotate(("f16",), "half", x, cos, sin)
 
 
+@hinted
 def rotate_interleaved_bf16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin: NDArray[np.float32]) -> None:
     """Rotate bfloat16 numbers, given as uint16: else as `rotate_interleaved`.
 
@@ -119,6 +126,7 @@ def rotate_interleaved_bf16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin
     _rotate(("bf16",), "interleaved", x, cos, sin)
 
 
+@hinted
 def rotate_half_split_bf16(x: NDArray[np.uint16], cos: NDArray[np.float32], sin: NDArray[np.float32]) -> None:
     """Rotate bfloat16 numbers, given as uint16, by pairs (i, i + pairs): else as `rotate_interleaved`.
 

@@ -13,9 +13,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from .. import arrays
+from ..hints import hinted
 from .families import FAMILIES, Form, Function, check_form, swapped
 
 __all__ = ["FAMILIES", "Swap", "use"]
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 class Swap:
@@ -58,6 +63,7 @@ class Swap:
         return f"<rotation of {self.layers} layers by rope_numba>"
 
 
+@hinted
 def use(model: Any) -> Swap:
     """Let a transformers model on the CPU rotate its queries and keys by this package's kernels.
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import warnings
 from dataclasses import replace
 
+from ...hints import warn_caller
 from ...numbers import shown, whole
 from ..architectures import ALL, FULL
 from ..header import Header, LayerHeaders
@@ -139,7 +139,7 @@ def _read(
         raise ValueError(f"seq_len is {seq_len}; expected 1 position or more")
     source, doubts = opened(path, strict)
     for doubt in doubts:
-        warnings.warn(doubt, UserWarning, stacklevel=3)
+        warn_caller(doubt)
     layers = layer_types(source)
     types = dict.fromkeys(filter(None, layers or (FULL,)))
     if not types:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
+from ...hints import warn_caller
 from ...numbers import shown
 from ..keys import SHARES, THETAS, Found, Keys, Notes
 from .defaults import NO_ROTATION, REFUSED_MODELS, SWITCHES, TEXT_PARTS, Known, known
@@ -47,7 +47,7 @@ class Config:
         """Raise under strict; otherwise warn, and note it."""
         if self.strict:
             raise ValueError(f"{message} (strict=False reads on without it)")
-        warnings.warn(message, UserWarning, stacklevel=6)
+        warn_caller(message)
         notes.conflict(f"{message}: it was left out.")
 
 
