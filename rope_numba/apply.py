@@ -12,6 +12,7 @@ from .frequencies import Frequencies
 from .hints import hinted
 from .integrations.torch import as_array
 from .literals import Backend, Layout, Order
+from .numbers import counted
 from .rope import Rope
 from .rotation import Array, KeyArray
 
@@ -104,7 +105,7 @@ def apply_rope(
     """
     arrays.storage_of("q", as_array("q", q))
     if q.ndim < 2:
-        raise ValueError(f"q has {q.ndim} axes; expected 2, 3 or 4, the last one head_dim")
+        raise ValueError(f"q has {counted(q.ndim, 'axis')}; expected 2, 3 or 4, the last one head_dim")
     try:
         rope = _rope_of(q.shape[-1], **settings)
     except (TypeError, ValueError):  # a setting that cannot be hashed, or that a Rope refuses: let that say so

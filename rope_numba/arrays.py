@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .numbers import type_name
+from .numbers import counted, type_name
 
 __all__ = ["accept", "accept_into", "counts_of", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
 
@@ -153,7 +153,7 @@ def _check_shapes(inputs: dict[str, Any], head_dim: int, order: str, tokens: int
         if here != code:
             raise TypeError(f"{name}.dtype is {TYPE_NAMES[here]}; expected {TYPE_NAMES[code]}, as {first_name} has")
         if x.ndim != first.ndim:
-            raise ValueError(f"{name} has {x.ndim} axes; expected {first.ndim}, as {first_name} has")
+            raise ValueError(f"{name} has {counted(x.ndim, 'axis')}; expected {first.ndim}, as {first_name} has")
         _check_axes(name, x, head_dim, order)
     for name, x in inputs.items():
         _check_counts(name, x, first, order, tokens, batch)
@@ -181,7 +181,7 @@ def _same_place(x: NDArray[Any], out: NDArray[Any]) -> bool:
 def _check_axes(name: str, x: NDArray[Any], head_dim: int, order: str) -> None:
     if x.ndim not in AXES[order]:
         shapes = " or ".join(f"({', '.join(axes)})" for axes in AXES[order].values())
-        raise ValueError(f"{name} has {x.ndim} axes; expected {shapes}")
+        raise ValueError(f"{name} has {counted(x.ndim, 'axis')}; expected {shapes}")
     if x.shape[-1] != head_dim:
         raise ValueError(f"{name} has head_dim {x.shape[-1]} (its last axis); expected {head_dim}")
 
@@ -190,7 +190,7 @@ def _check_counts(name: str, x: NDArray[Any], q: NDArray[Any], order: str, token
     rows, here = four_axes(x, order).shape[:2]
     if here != tokens:
         hint = f"; one for each row of the batch has shape ({rows}, {here})" if here == 1 and rows == tokens else ""
-        raise ValueError(f"{name} has {here} tokens; expected {tokens}, the number of positions{hint}")
+        raise ValueError(f"{name} has {counted(here, 'token')}; expected {tokens}, the number of positions{hint}")
     if batch is not None and (x.ndim != 4 or rows != batch):
         having = f"a batch of {rows}" if x.ndim == 4 else "no batch axis"
         raise ValueError(f"{name} has {having}; expected a batch of {batch}, as the positions have")
@@ -206,7 +206,8 @@ def _check_memory(name: str, x: NDArray[Any], order: str, *, written: bool = Tru
         return
     if x.strides[-1] != x.itemsize:
         raise ValueError(
-            f"{name} has stride {x.strides[-1]} bytes on its last axis; expected {x.itemsize}, channels side by side"
+            f"{name} has stride {counted(x.strides[-1], 'byte')} on its last axis; expected {x.itemsize}, channels "
+            "side by side"
         )
     if not _aligned(x):
         raise ValueError(f"{name} is not aligned; expected every element at a multiple of its {x.itemsize} bytes")

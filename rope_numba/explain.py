@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from .models.header import Fact, Header
+from .numbers import counted
 
 __all__ = ["as_dict", "explain"]
 
@@ -16,6 +17,7 @@ LAYOUTS = {
     "interleaved": "pairs are channels (2i, 2i + 1)",
     "half": "pairs are channels (i, i + rotary_dim / 2)",
 }
+MOST_LISTED = 6  # numbers of a value that are shown one by one
 ORDERS = {"thd": "arrays are (tokens, heads, head_dim)", "htd": "arrays are (heads, tokens, head_dim)"}
 
 
@@ -28,9 +30,8 @@ def explain(rope: Any) -> str:
         lines = [f"Rope made from arguments: {scheme} frequencies, {rope.layout} layout"]
     else:
         where = f", {header.layer_type} layers" if header.layer_type else ""
-        lines = [
-            f"Rope of {header.model}{where}, from {header.origin}: {header.scheme} frequencies, {rope.layout} layout"
-        ]
+        model = "a model of no stated type" if header.model == "unknown" else header.model
+        lines = [f"Rope of {model}{where}, from {header.origin}: {header.scheme} frequencies, {rope.layout} layout"]
     lines += ["", *_table(facts), "", *wavelengths(rope)]
     for title, sentences in (
         ("Conflicts in the header:", header.conflicts if header else ()),
@@ -102,21 +103,36 @@ def wavelengths(rope: Any) -> list[str]:
     frequencies = rope.frequencies
     turning = np.abs(frequencies.inv_freq[frequencies.inv_freq != 0.0])
     if turning.size == 0:
-        return ["No pair turns: the rotation changes nothing but the magnitude."]
-    shortest, longest = 2 * math.pi / turning.max(), 2 * math.pi / turning.min()
-    text = f"Wavelengths: pairs turn once in {shortest:,.4g} to {longest:,.4g} positions"
+        nothing = "nothing" if frequencies.attention_factor == 1.0 else "nothing but the magnitude"
+        return [f"No pair turns: the rotation changes {nothing}."]
+    shortest, longest = (f"{2 * math.pi / speed:,.4g}" for speed in (turning.max(), turning.min()))
+    which = "the pair turns" if frequencies.pairs == 1 else "pairs turn"
+    text = f"Wavelengths: {which} once in {shortest if shortest == longest else f'{shortest} to {longest}'} positions"
     still = frequencies.pairs - turning.size
-    lines = [text + (f"; {still} of {frequencies.pairs} pairs never turn." if still else ".")]
+    never = f"; {still} of {frequencies.pairs} pairs never {'turns' if still == 1 else 'turn'}"
+    lines = [f"{text}{never if still else ''}."]
     header: Header | None = rope._header
-    if header is not None and header.trained_length:
+    if header is None:
+        return lines
+    if header.trained_length:
         slow = int((2 * math.pi / turning > header.trained_length).sum())
-        lines.append(
-            f"  {slow} of {frequencies.pairs} pairs do not turn once within the {header.trained_length:,} positions "
-            "that the model was trained for."
-        )
-    if header is not None and header.context_length and header.context_length != header.trained_length:
-        lines.append(f"  With this scaling it is offered for {header.context_length:,} positions.")
+        length = counted(header.trained_length, "position", ",")
+        pairs = f"{_slow(slow, turning.size, bool(still))} within the {length} that the model was trained for."
+        lines.append(f"  {pairs}")
+    if header.context_length and header.context_length != header.trained_length:
+        scaled = "The model is" if header.scheme in ("default", "mrope") else "With this scaling it is"
+        lines.append(f"  {scaled} offered for {counted(header.context_length, 'position', ',')}.")
     return lines
+
+
+def _slow(slow: int, turning: int, others: bool) -> str:
+    """Return how many of the pairs that turn, if there are others, do not do so once."""
+    if slow == 0:
+        return "Each pair that turns does so at least once" if others else "Each pair turns at least once"
+    if slow == turning:
+        return "No pair turns once"
+    those = "pairs that turn" if others else "pairs"
+    return f"{slow} of {turning} {those} {'does' if slow == 1 else 'do'} not turn once"
 
 
 LENGTH = (
@@ -152,6 +168,8 @@ def _shown(value: object) -> str:
         return str(value)
     if isinstance(value, float):
         return repr(int(value)) if value.is_integer() and abs(value) < 1e15 else repr(value)
-    if isinstance(value, (list, tuple)) and len(value) > 6:
-        return f"{len(value)} numbers, {value[0]:g} to {value[-1]:g}"
+    if isinstance(value, (list, tuple)):
+        if len(value) > MOST_LISTED:
+            return f"{len(value)} numbers, {min(value):g} to {max(value):g}"
+        return ", ".join(map(_shown, value))
     return str(value)

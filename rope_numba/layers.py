@@ -22,10 +22,12 @@ class LayerRopes(NamedTuple):
     Examples
     --------
     >>> import rope_numba as rn
-    >>> config = {"model_type": "llama", "head_dim": 64, "num_hidden_layers": 2, "rope_theta": 10000.0}
+    >>> config = {"model_type": "gemma3_text", "num_hidden_layers": 6}
     >>> ropes, layers = rn.ropes_from_hf(config)
-    >>> [ropes[layer].head_dim for layer in layers if layer is not None]
-    [64, 64]
+    >>> layers[4:]
+    ('sliding_attention', 'full_attention')
+    >>> [ropes[layer].theta for layer in layers[4:]]
+    [10000.0, 1000000.0]
     """
 
     ropes: dict[str, Rope]
@@ -65,11 +67,17 @@ def ropes_from_hf(
 
     Examples
     --------
+    >>> import numpy as np
     >>> import rope_numba as rn
     >>> config = {"model_type": "smollm3", "head_dim": 128, "num_hidden_layers": 4, "no_rope_layers": [1, 1, 1, 0]}
-    >>> ropes, layers = rn.ropes_from_hf(config)
-    >>> [layer is not None for layer in layers]
-    [True, True, True, False]
+    >>> found = rn.ropes_from_hf(config)
+    >>> found.layers
+    ('all', 'all', 'all', None)
+    >>> steps = {name: rope.at(offset=0, tokens=5) for name, rope in found.ropes.items()}
+    >>> for layer in found.layers:
+    ...     q, k = np.ones((5, 16, 128), np.float32), np.ones((5, 4, 128), np.float32)
+    ...     if layer is not None:  # this layer is rotated
+    ...         q, k = steps[layer](q, k)
     """
     from .models.hf import read_hf_layers
 

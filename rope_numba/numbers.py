@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 
-__all__ = ["even_width", "is_int", "positive", "shown", "type_name", "whole"]
+__all__ = ["counted", "even_width", "is_int", "positive", "shown", "type_name", "whole"]
 
+PLURALS = {"axis": "axes", "entry": "entries"}
 LONGEST = 10**60  # ints from here on are not written out in an error text
 
 
@@ -40,6 +41,11 @@ def positive(name: str, value: float) -> float:
     if not (math.isfinite(number) and number > 0.0):
         raise ValueError(f"{name} is {number}; expected a finite number above 0")
     return number
+
+
+def counted(number: int, noun: str, separator: str = "") -> str:
+    """Return a number with its noun as a sentence has them: "0 pairs", "1 pair", "12 pairs"."""
+    return f"{number:{separator}} {noun if number == 1 else PLURALS.get(noun, f'{noun}s')}"
 
 
 def is_int(value: object) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .frequencies import Frequencies
+from .numbers import counted
 
 __all__ = ["draw"]
 
@@ -48,7 +49,9 @@ def draw(rope: Any, path: str | os.PathLike[str]) -> None:
     name = f"{header.model}: {header.scheme}" if header else "made from arguments"
     if header and header.layer_type:
         name += f", {header.layer_type}"
-    figure.suptitle(f"{name}, head_dim {rope.head_dim}, {rope.frequencies.pairs} pairs, layout {rope.layout}")
+    figure.suptitle(
+        f"{name}, head_dim {rope.head_dim}, {counted(rope.frequencies.pairs, 'pair')}, layout {rope.layout}"
+    )
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .arrays import kind_of, overlaps_itself, storage_of
 from .hints import hinted
 from .literals import Layout
-from .numbers import whole
+from .numbers import counted, whole
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
 
@@ -73,11 +73,13 @@ def rotate(
         if rows.dtype != table:
             raise TypeError(f"{name}.dtype is {rows.dtype}; expected {np.dtype(table)}")
     if x.ndim < 3:
-        raise ValueError(f"x has {x.ndim} axes; expected (..., tokens, heads, head_dim)")
+        raise ValueError(f"x has {counted(x.ndim, 'axis')}; expected (..., tokens, heads, head_dim)")
     if cos.ndim < 2 or cos.shape != sin.shape:
         raise ValueError(f"cos has shape {cos.shape} and sin {sin.shape}; expected (..., tokens, pairs) for both")
     if cos.shape[:-1] not in (x.shape[-3:-2], x.shape[:-2]):
-        raise ValueError(f"cos has shape {cos.shape}; expected a row for each of the {x.shape[-3]} tokens of x")
+        raise ValueError(
+            f"cos has shape {cos.shape}; expected a row for each of the {counted(x.shape[-3], 'token')} of x"
+        )
     if not x.flags.writeable:
         raise ValueError("x is read-only; expected a writeable array, as it is rotated in place")
     rotary_offset = whole("rotary_offset", rotary_offset)
@@ -86,7 +88,8 @@ def rotate(
         raise ValueError(f"layout is {layout!r}; expected 'interleaved' or 'half'")
     if rotary_offset < 0 or rotary_offset + 2 * pairs > x.shape[-1]:
         raise ValueError(
-            f"cos has {pairs} pairs; from channel {rotary_offset} they do not fit in the {x.shape[-1]} channels of x"
+            f"cos has {counted(pairs, 'pair')}; from channel {rotary_offset} {'it does' if pairs == 1 else 'they do'} "
+            f"not fit in the {counted(x.shape[-1], 'channel')} of x"
         )
     if overlaps_itself(x):
         raise ValueError(

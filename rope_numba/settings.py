@@ -7,7 +7,7 @@ from typing import Any, get_args
 from .frequencies import Frequencies, default
 from .kernels.told import WIDEST_HEAD
 from .literals import Backend, Layout, Order
-from .numbers import even_width, positive, shown, whole
+from .numbers import counted, even_width, positive, shown, whole
 
 __all__ = ["checked"]
 
@@ -49,7 +49,9 @@ def checked(
             raise ValueError(f"rotary_dim is {rotary_dim}; expected {width}, twice the number of frequencies")
     offset = whole("rotary_offset", rotary_offset)
     if frequencies is not None and width > head_dim:
-        raise ValueError(f"frequencies has {width // 2} pairs; expected channels for them in head_dim, {head_dim}")
+        raise ValueError(
+            f"frequencies has {counted(width // 2, 'pair')}; expected channels for them in head_dim, {head_dim}"
+        )
     if offset < 0 or offset + width > head_dim:
         raise ValueError(
             f"rotary_offset is {offset} and rotary_dim {width}; expected them to lie in head_dim, {head_dim}"

@@ -78,7 +78,7 @@ def test_factors_are_found_in_another_part(tmp_path: Path) -> None:
 def test_lists_of_longrope_are_found_in_two_parts(tmp_path: Path) -> None:
     first = part(tmp_path / "m-00001-of-00003.gguf", 0, 3, "phi3", {"rope_factors_short.weight": [2.0] * 64})
     part(tmp_path / "m-00002-of-00003.gguf", 1, 3, None, {"other.weight": [2.0]})
-    with pytest.raises(ValueError, match="1 other parts are not beside it"):
+    with pytest.raises(ValueError, match="1 other part is not beside it"):
         read_gguf(first)
     part(tmp_path / "m-00003-of-00003.gguf", 2, 3, None, {"rope_factors_long.weight": [4.0] * 64})
     close(read_gguf(first), plain(128, 10_000.0) / 2.0)
@@ -95,7 +95,7 @@ def test_factors_are_found_in_any_part(tmp_path: Path) -> None:
 def test_a_part_that_is_missing_is_doubted(tmp_path: Path) -> None:
     first = part(tmp_path / "m-00001-of-00003.gguf", 0, 3, "llama", {})
     part(tmp_path / "m-00002-of-00003.gguf", 1, 3, None, {"other.weight": [2.0]})
-    text = "part 1 of 3, and 1 other parts are not beside it"
+    text = "part 1 of 3, and 1 other part is not beside it"
     with pytest.raises(ValueError, match=f"{text}; expected all, as they may hold frequency factors, or strict=False"):
         read_gguf(first)
     assert text in read_loosely(first).conflicts[0]

@@ -173,7 +173,7 @@ SHAPES: dict[str, tuple[bytes, str]] = {
         "with a list of type 9 in the value of 'a.b'; expected a list of numbers or of strings",
     ),
     "key not of UTF-8": (header([key(b"\xff\xfe", U8, 1)]), "whose key 1 of 1 is not UTF-8; expected UTF-8 text"),
-    "value not of UTF-8": (header([key("a.b", STRING, b"\xff")]), "whose the value of 'a.b' is not UTF-8"),
+    "value not of UTF-8": (header([key("a.b", STRING, b"\xff")]), "whose value of 'a.b' is not UTF-8"),
     "alignment of 3": (
         header([ARCHITECTURE, WIDTH, key("general.alignment", U32, 3)]),
         "whose general.alignment is 3; expected a power of two, 2**20 at most",

@@ -83,22 +83,22 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"model_type": "esm", "position_embedding_type": "absolute"},
         ValueError,
-        "position_embedding_type is 'absolute'; expected 'rotary', without which no RoPE is used",
+        "position_embedding_type is 'absolute'; expected 'rotary', as RoPE is used only then",
     ),
     (
         {"model_type": "granitemoehybrid"},
         ValueError,
-        "position_embedding_type is None; expected 'rope', without which no RoPE is used",
+        "position_embedding_type is None; expected 'rope', as RoPE is used only then",
     ),
     (
         {"model_type": "zamba2", "use_mem_rope": False},
         ValueError,
-        "use_mem_rope is False; expected True, without which no RoPE is used",
+        "use_mem_rope is False; expected True, as RoPE is used only then",
     ),
     (
         {"model_type": "olmo_hybrid", "rope_parameters": {"rope_theta": None}},
         ValueError,
-        "rope_theta is missing, without which models of type 'olmo_hybrid' use no RoPE",
+        "rope_theta is missing; expected it, as models of type 'olmo_hybrid' use RoPE only with it",
     ),
     (
         {"model_type": "smollm3", "num_hidden_layers": 2, "no_rope_layers": [0, 0]},
@@ -137,8 +137,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {},
         ValueError,
-        "model_type is 'unknown', which is unknown, and no key speaks of RoPE; expected rope_theta, "
-        "rope_parameters or rope_scaling",
+        "model_type is missing, and no key speaks of RoPE; expected rope_theta, rope_parameters or rope_scaling",
     ),
     ({"model_type": 5}, TypeError, "model_type is 5; expected a name"),
     ({"architectures": [["x"]]}, TypeError, "architectures[0] is ['x']; expected a name"),
@@ -429,7 +428,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {**GEMMA, "num_hidden_layers": 3, "layer_types": ["full_attention"]},
         ValueError,
-        "layer_types has 1 names; expected 3",
+        "layer_types has 1 name; expected 3",
     ),
     ({**GEMMA, "layer_types": []}, ValueError, "layer_types has 0 names; expected at least 1"),
     (
@@ -462,7 +461,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     (
         {"model_type": "smollm3", "no_rope_layers": [1], "num_hidden_layers": 2},
         ValueError,
-        "no_rope_layers has 1 entries; expected 2, one for each layer",
+        "no_rope_layers has 1 entry; expected 2, one for each layer",
     ),
     (
         {"model_type": "laguna", "rope_parameters": {"rope_type": "default", "rope_theta": 5.0}},
@@ -494,7 +493,7 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
         TypeError,
         "rope_theta[1] is 'x'; expected a list of numbers, one for each layer",
     ),
-    ({**LLAMA, "rope_theta": [1e4], "num_hidden_layers": 2}, ValueError, "rope_theta has 1 numbers; expected 2"),
+    ({**LLAMA, "rope_theta": [1e4], "num_hidden_layers": 2}, ValueError, "rope_theta has 1 number; expected 2"),
     (
         {**LLAMA, "rope_theta": [1e4, 1e5]},
         ValueError,

@@ -318,7 +318,7 @@ def test_no_positions_are_for_no_tokens(backend: str, nothing: Any) -> None:
     assert rope(x, positions=nothing) is x
     assert rope.at(positions=nothing)(x) is x
     refused = outcome(rope.at(positions=nothing), random(1, Q_HEADS, HEAD_DIM))
-    assert refused == "ValueError: q has 1 tokens; expected 0, the number of positions"
+    assert refused == "ValueError: q has 1 token; expected 0, the number of positions"
 
 
 @backends

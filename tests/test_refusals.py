@@ -434,10 +434,11 @@ def test_a_read_only_memmap_is_refused(calls: Calls, name: str, tmp_path: Path) 
 def test_q_of_another_number_of_axes_is_refused(calls: Calls, axes: int) -> None:
     bad = calls.elements(HEAD_DIM if axes else 1).reshape((1,) * (axes - 1) + (HEAD_DIM,) if axes else ())
     named = "(heads, head_dim) or (tokens, heads, head_dim) or (batch, tokens, heads, head_dim)"
-    text = f"q has {axes} axes; expected {named}"
+    count = "1 axis" if axes == 1 else f"{axes} axes"
+    text = f"q has {count}; expected {named}"
     calls.refuse("q", bad, ValueError, text, ways=OF_A_ROPE)
     if axes < 2:  # there is no head_dim to make a Rope of
-        text = f"q has {axes} axes; expected 2, 3 or 4, the last one head_dim"
+        text = f"q has {count}; expected 2, 3 or 4, the last one head_dim"
     calls.refuse("q", bad, ValueError, text, ways=ONE_SHOT)
 
 
@@ -453,7 +454,8 @@ def test_the_axes_that_are_expected_are_named_in_the_order_of_the_rope(calls: Ca
 def test_k_of_another_number_of_axes_than_q_is_refused(calls: Calls, axes: int) -> None:
     axes += 5 * (axes == calls.kind.axes)
     bad = calls.new("k").reshape(-1)[: HEAD_DIM if axes else 1].reshape((1,) * (axes - 1) + (-1,) * (axes > 0))
-    calls.refuse("k", bad, ValueError, f"k has {axes} axes; expected {calls.kind.axes}, as q has")
+    count = "1 axis" if axes == 1 else f"{axes} axes"
+    calls.refuse("k", bad, ValueError, f"k has {count}; expected {calls.kind.axes}, as q has")
 
 
 @pytest.mark.parametrize("head_dim", [0, 1, 2, 6, 7, 9, 16])
@@ -488,7 +490,8 @@ def test_k_of_another_dtype_than_q_is_refused(calls: Calls, other: str) -> None:
 @on(*(kind for kind in KINDS if kind.axes > 2))
 def test_another_number_of_tokens_than_positions_is_refused(calls: Calls, tokens: int) -> None:
     tokens += tokens == calls.kind.tokens
-    text = f"has {tokens} tokens; expected {calls.kind.tokens}, the number of positions"
+    count = "1 token" if tokens == 1 else f"{tokens} tokens"
+    text = f"has {count}; expected {calls.kind.tokens}, the number of positions"
     q, k = (calls.new(name, tokens=tokens) for name in HEADS)
     calls.refuse("q", q, ValueError, f"q {text}", ways=BY_POSITIONS)
     calls.refuse_both(q, k, ValueError, f"q {text}", ways=BY_POSITIONS)
@@ -498,7 +501,7 @@ def test_another_number_of_tokens_than_positions_is_refused(calls: Calls, tokens
 @on(KINDS[2], KINDS[3])
 def test_two_axes_are_one_token(calls: Calls) -> None:
     q, k = (calls.elements(heads * HEAD_DIM).reshape(heads, HEAD_DIM) for heads in HEADS.values())
-    text = "q has 1 tokens; expected 3, the number of positions"
+    text = "q has 1 token; expected 3, the number of positions"
     calls.refuse_both(q, k, ValueError, text, ways=BY_POSITIONS)
     calls.refuse_both(q, None, ValueError, text, ways=BY_POSITIONS)
 
@@ -1267,19 +1270,19 @@ def test_tables_are_read_only() -> None:
             np.ones((1, 1, 1)),
             {},
             ValueError,
-            "cos has 1 pairs; from channel 0 they do not fit in the 1 channels of x",
+            "cos has 1 pair; from channel 0 it does not fit in the 1 channel of x",
         ),
         (
             np.ones((1, 1, 4)),
             {"rotary_offset": 3},
             ValueError,
-            "cos has 1 pairs; from channel 3 they do not fit in the 4 channels of x",
+            "cos has 1 pair; from channel 3 it does not fit in the 4 channels of x",
         ),
         (
             np.ones((1, 1, 4)),
             {"rotary_offset": -1},
             ValueError,
-            "cos has 1 pairs; from channel -1 they do not fit in the 4 channels of x",
+            "cos has 1 pair; from channel -1 it does not fit in the 4 channels of x",
         ),
     ],
     ids=lambda value: str(value)[:40],

@@ -196,9 +196,9 @@ def test_other_names_of_layouts_are_refused_with_the_name_here(layout: str, mean
 
 
 def test_one_position_for_each_row_of_a_batch_is_told_its_shape() -> None:
-    with pytest.raises(ValueError, match="tokens") as refused:
+    with pytest.raises(ValueError, match="token") as refused:
         rn.Rope(8)(normal((3, 1, 2, 8)), positions=[5, 1234, 77])
-    expected = "q has 1 tokens; expected 3, the number of positions; one for each row of the batch has shape (3, 1)"
+    expected = "q has 1 token; expected 3, the number of positions; one for each row of the batch has shape (3, 1)"
     assert str(refused.value) == expected
 
 

@@ -344,7 +344,7 @@ KEYS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (
         lambda: np.ones(64),
         ValueError,
-        "k has 1 axes; expected (heads, head_dim) or (tokens, heads, head_dim) or (batch, tokens, heads, head_dim)",
+        "k has 1 axis; expected (heads, head_dim) or (tokens, heads, head_dim) or (batch, tokens, heads, head_dim)",
     ),
     (
         lambda: read_only(np.ones((3, 2, 64))),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
-from ..numbers import even_width, is_int, positive, shown, whole
+from ..numbers import counted, even_width, is_int, positive, shown, whole
 
 __all__ = ["WIDEST", "divisors_of", "flag", "growing_base", "length", "one_or_more", "rotary_width", "zero_or_more"]
 
@@ -74,16 +74,17 @@ def growing_base(theta: float) -> float:
 
 def divisors_of(name: str, values: ArrayLike | Sequence[float], pairs: int) -> list[float]:
     """Return one divisor for each pair as floats, or raise if there is another number of them or one is not above 0."""
+    numbers = counted(pairs, "number")
     if isinstance(values, np.ma.MaskedArray):
-        raise TypeError(f"{name} is a masked array; expected {pairs} numbers above 0, without a mask")
+        raise TypeError(f"{name} is a masked array; expected {numbers} above 0, without a mask")
     try:
         given = np.asarray(values)
     except ValueError:
-        raise ValueError(f"{name} has rows of unequal length; expected {pairs} numbers, one for each pair") from None
+        raise ValueError(f"{name} has rows of unequal length; expected {numbers}, one for each pair") from None
     if given.ndim == 0:
-        raise TypeError(f"{name} is {shown(values)}; expected {pairs} numbers above 0, one for each pair")
+        raise TypeError(f"{name} is {shown(values)}; expected {numbers} above 0, one for each pair")
     if given.dtype.kind not in "iuf":
-        raise TypeError(f"{name} has dtype {given.dtype}; expected {pairs} numbers above 0")
+        raise TypeError(f"{name} has dtype {given.dtype}; expected {numbers} above 0")
     if given.shape != (pairs,):
         raise ValueError(f"{name} has shape {given.shape}; expected ({pairs},), one number for each pair")
     divisors = [float(value) for value in given.tolist()]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from ..hints import hinted
-from ..numbers import positive
+from ..numbers import counted, positive
 from .arguments import one_or_more, rotary_width
 from .base import Frequencies
 from .plain import default
@@ -59,7 +59,7 @@ def proportional(
         raise ValueError(f"partial_rotary_factor is {share}; expected at most 1")
     turning = math.floor(share * head_dim / 2)
     if turning == 0:
-        raise ValueError(f"partial_rotary_factor is {share}; expected enough for one of {plain.pairs} pairs")
+        raise ValueError(f"partial_rotary_factor is {share}; expected enough for one of {counted(plain.pairs, 'pair')}")
     factor = one_or_more("factor", factor)
     speeds = plain.inv_freq.tolist()
     turned = [speed / factor for speed in speeds[:turning]]

@@ -16,6 +16,7 @@ from ..arrays import kind_of, overlaps_itself
 from ..hints import hinted
 from ..kernels import launcher
 from ..kernels.told import ALONE, TRUSTED, WIDEST_HEAD, tell
+from ..numbers import counted
 
 __all__ = [
     "rotate_half_split",
@@ -168,11 +169,11 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         )
     if cos.shape[0] != x.shape[0] or 2 * cos.shape[1] > x.shape[2]:
         raise ValueError(
-            f"cos has shape {cos.shape}; expected {x.shape[0]} rows, one for each token of x, of at most "
-            f"{x.shape[2] // 2} pairs"
+            f"cos has shape {cos.shape}; expected {counted(x.shape[0], 'row')}, one for each token of x, of at "
+            f"most {counted(x.shape[2] // 2, 'pair')}"
         )
     if x.size and x.strides[2] != x.itemsize:
-        raise ValueError(f"x has stride {x.strides[2]} bytes on its last axis; expected {x.itemsize}")
+        raise ValueError(f"x has stride {counted(x.strides[2], 'byte')} on its last axis; expected {x.itemsize}")
     if not x.flags.writeable or not x.flags.aligned:
         raise ValueError("x is read-only or not aligned; expected an array that can be rotated in place")
     if x.size == 0 or cos.size == 0:

@@ -14,6 +14,7 @@ from typing import Any
 
 from .. import arrays
 from ..hints import hinted
+from ..numbers import counted
 from .families import FAMILIES, Form, Function, check_form, swapped
 
 __all__ = ["FAMILIES", "Swap", "use"]
@@ -60,7 +61,7 @@ class Swap:
         self.undo()
 
     def __repr__(self) -> str:
-        return f"<rotation of {self.layers} layers by rope_numba>"
+        return f"<rotation of {counted(self.layers, 'layer')} by rope_numba>"
 
 
 @hinted

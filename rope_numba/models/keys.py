@@ -3,13 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ..numbers import positive, shown, whole
+from ..numbers import counted, positive, shown, whole
 from .header import Fact
 
-__all__ = ["CONTEXT", "HEADS", "HEAD_DIM", "HIDDEN", "LAYERS", "SHARES", "THETAS", "Found", "Keys", "Notes", "listed"]
+__all__ = [
+    "CONTEXT",
+    "HEADS",
+    "HEAD_DIM",
+    "HIDDEN",
+    "LAYERS",
+    "SHARES",
+    "THETAS",
+    "Found",
+    "Keys",
+    "Notes",
+    "listed",
+    "unrotated",
+]
 
 # All names that published configurations use for one thing, the ones that transformers uses today first.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
@@ -18,6 +31,7 @@ HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 THETAS = ("rope_theta", "global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_base")
+SHOWN_LAYERS = 8  # of those that are not rotated
 SHARES = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent")
 
 
@@ -64,6 +78,10 @@ class Keys:
         if not isinstance(name, str) or not name.isprintable() or len(name) > 60:
             name = shown(name)
         return f"{self.path}.{name}" if self.path else name
+
+    def lacking(self, name: str) -> str:
+        """Return where a key would stand that is missing."""
+        return replace(self, label=None).source(name)
 
     def get(self, *names: str) -> Found | None:
         """Return the first of these keys that has a value."""
@@ -128,6 +146,17 @@ def listed(found: Found, kinds: tuple[type, ...], wanted: str) -> list[Any]:
         if not isinstance(value, kinds):
             raise TypeError(f"{found.source}[{place}] is {shown(value)}; expected {wanted}")
     return list(found.value)
+
+
+def unrotated(labels: tuple[str | None, ...]) -> str | None:
+    """Return the sentence that says which layers are not rotated, or None if all are."""
+    without = [index for index, label in enumerate(labels) if label is None]
+    if not without:
+        return None
+    which = ", ".join(map(str, without[:SHOWN_LAYERS]))
+    more = f" and {len(without) - SHOWN_LAYERS} more" if len(without) > SHOWN_LAYERS else ""
+    verb = "is" if len(without) == 1 else "are"
+    return f"{len(without)} of {counted(len(labels), 'layer')} {verb} not rotated (counted from 0): {which}{more}."
 
 
 MEANINGS = {

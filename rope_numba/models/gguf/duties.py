@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...frequencies import Frequencies
-from ..keys import Notes
+from ..keys import Notes, unrotated
 from .source import Source
 
 __all__ = ["note_duties"]
@@ -14,10 +14,9 @@ def note_duties(
 ) -> None:
     """Note what the keys of a file and the name of its architecture leave to the caller."""
     keys, architecture = source.keys, source.architecture
-    without = [index for index, kind in enumerate(layers) if kind is None]
-    if without:
-        some = ", ".join(map(str, without[:8])) + (", ..." if len(without) > 8 else "")
-        notes.duty(f"{len(without)} of {len(layers)} layers are not rotated (counted from 0): {some}.")
+    without = unrotated(layers)
+    if without is not None:
+        notes.duty(without)
     if frequencies.stream_count > 1:
         notes.duty(
             "Tokens of images and videos have three positions (time, height, width): give positions of shape (3, "

@@ -137,7 +137,7 @@ class _Walk:
         try:
             return self.bytes(length, what).decode()
         except UnicodeDecodeError:
-            raise self.wrong(f"whose {what} is not UTF-8", "UTF-8 text") from None
+            raise self.wrong(f"whose {what.removeprefix('the ')} is not UTF-8", "UTF-8 text") from None
 
     def title(self, what: str) -> str:
         """Return the next string, which is the name of something."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ...numbers import counted
 from ..architectures import FULL, SLIDING
 from .source import Source
 
@@ -68,5 +69,5 @@ def _rotates(source: Source, layers: int) -> list[bool]:
 def _each(source: Source, name: str, values: list[int], layers: int) -> list[bool]:
     """Return a list with an entry for each layer as bools; those of layers that only draft may follow."""
     if len(values) < layers:
-        raise source.keys.wrong(name, f"a value for each of {layers} layers")
+        raise source.keys.wrong(name, f"a value for each of {counted(layers, 'layer')}")
     return [bool(value) for value in values[:layers]]

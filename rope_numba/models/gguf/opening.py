@@ -7,7 +7,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from ...numbers import shown
+from ...numbers import counted, shown
 from ..architectures import ARCHITECTURES, REFUSED, UNKNOWN, UNROTATED
 from .file import GGUFFile, read_file, shown_name
 from .metadata import Metadata
@@ -50,7 +50,7 @@ def opened(path: str | os.PathLike[str], strict: bool) -> tuple[Source, list[str
         guess = f"which is not known, so that layout {UNKNOWN.layout!r} is a guess"
         doubts += [(f"general.architecture is {name!r}, {guess}", "a known one")]
     if file.missing:
-        cut = f"which is cut off, {file.missing} bytes or more before its end"
+        cut = f"which is cut off, {counted(file.missing, 'byte')} or more before its end"
         doubts += [(f"path is {shown_name(file.path)}, {cut}", "a whole file")]
     doubts += _not_understood(source)
     if strict and doubts:
@@ -76,7 +76,8 @@ def _with_parts(file: GGUFFile) -> tuple[GGUFFile, list[Doubt]]:
     for part in there:
         floats |= read_file(part, FACTORS).floats
     lacking = count - 1 - len(there)
-    what = f"path is {shown_name(file.path)}, part 1 of {count}, and {lacking} other parts are not beside it"
+    others_lack = "1 other part is" if lacking == 1 else f"{lacking} other parts are"
+    what = f"path is {shown_name(file.path)}, part 1 of {count}, and {others_lack} not beside it"
     return replace(file, floats=floats), [(what, "all, as they may hold frequency factors")] if lacking else []
 
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from ... import frequencies as schemes
 from ...frequencies import Frequencies
+from ...numbers import counted
 from ..architectures import SLIDING, Windows
 from ..header import Fact
 from ..keys import Notes
@@ -153,8 +154,10 @@ def _scheme(
 def _slower(divisors: NDArray[np.float64], notes: Notes) -> bool:
     """Note a list of divisors; return whether one of them slows a pair down, and does not merely stop it."""
     turning = divisors[divisors < NEVER]
-    stopped = f"; {divisors.size - turning.size} pairs do not turn" if turning.size < divisors.size else ""
-    value = f"{turning.min(initial=NEVER):g} to {turning.max(initial=1.0):g}{stopped}"
+    stopped = divisors.size - turning.size
+    value = f"{turning.min():g} to {turning.max():g}" if turning.size else "of all pairs infinite"
+    if turning.size and stopped:
+        value += f"; {counted(stopped, 'pair')} {'does' if stopped == 1 else 'do'} not turn"
     notes.facts.append(Fact("divisors", value, f"tensor {FREQS}", "what the frequency of each pair is divided by"))
     return bool((turning != 1.0).any())
 

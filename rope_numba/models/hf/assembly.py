@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ...frequencies import Frequencies
-from ...numbers import shown, whole
+from ...numbers import counted, shown, whole
 from ..header import Header, LayerHeaders
 from ..keys import Notes
 from .axes import with_axes
@@ -28,7 +28,7 @@ def one_header(found: Config, layer_type: str | None, seq_len: int | None) -> He
         if _alike(headers):
             return _of_all(headers)
         names = " or ".join(map(shown, headers))
-        raise ValueError(f"layer_type is None; expected {names}, as layers of {shown(found.model_type)} differ")
+        raise ValueError(f"layer_type is None; expected {names}, as layers of {found.name} differ")
     if not isinstance(layer_type, str):
         raise TypeError(f"layer_type is {shown(layer_type)}; expected a name or None")
     if layer_type in layers.turning:
@@ -106,7 +106,7 @@ def _header(found: Config, part: Part, seq_len: int | None) -> Header:
         if length is not None:
             notes.fact(name, length.value, length.source)
     if seq_len is not None and context is not None and seq_len > context.value:
-        notes.conflict(f"seq_len is {seq_len}, but the model is offered for {context.value} positions.")
+        notes.conflict(f"seq_len is {seq_len}, but the model is offered for {counted(context.value, 'position')}.")
     return Header(
         origin=found.origin,
         model=found.model_type,

@@ -10,7 +10,7 @@ from ...numbers import shown
 from ..keys import SHARES, THETAS, Found, Keys, Notes
 from .defaults import NO_ROTATION, REFUSED_MODELS, SWITCHES, TEXT_PARTS, Known, known
 
-__all__ = ["Config", "checked_strict", "read_config", "rope_dict"]
+__all__ = ["UNNAMED", "Config", "checked_strict", "read_config", "rope_dict"]
 
 # Where multimodal files keep their language model.
 TEXT_KEYS = ("text_config", "thinker_config", "llm_config", "language_config")
@@ -22,6 +22,7 @@ OTHER_KEYS = (
     *("rope_interleave", "rope_interleaved", "rope_traditional", "rope_type", "rotary", "rotary_embedding"),
     *("rope_local_base_freq", "rope_local_theta", "rope_theta_local", "rotary_ndims", "partial_rotary_factors"),
 )
+UNNAMED = "no key model_type"  # the source of the model type where no key names one
 BEGINNINGS = ("rope", "rotary", "partial_rot")
 OTHER_POSITIONS = ("absolute", "alibi", "learned", "learned_absolute", "nope", "none", "relative", "relative_key")
 
@@ -42,6 +43,11 @@ class Config:
     def default(self) -> str:
         """Return the source of what this model type takes for granted."""
         return f"default of model_type {shown(self.known.name if self.known else self.model_type)}"
+
+    @property
+    def name(self) -> str:
+        """Return the model type as a sentence names it."""
+        return "this model" if self.named == UNNAMED else shown(self.model_type)
 
     def relax(self, notes: Notes, message: str) -> None:
         """Raise under strict; otherwise warn, and note it."""
@@ -74,7 +80,9 @@ def read_config(values: dict[str, Any], origin: str, strict: bool) -> Config:
     found = Config(origin, keys, model_type, name.source, known(model_type), strict, notes)
     _refuse(found)
     if found.known is None and not any(keys.values.get(name) for name in ROPE_KEYS):
-        message = f"model_type is {shown(model_type)}, which is unknown, and no key speaks of RoPE; expected rope_theta"
+        type_is = "missing" if found.named == UNNAMED else f"{shown(model_type)}, which is unknown"
+        source = "model_type" if found.named == UNNAMED else found.named
+        message = f"{source} is {type_is}, and no key speaks of RoPE; expected rope_theta"
         if strict:
             raise ValueError(f"{message}, rope_parameters or rope_scaling")
         notes.conflict("No key speaks of RoPE: everything about it is assumed.")
@@ -93,7 +101,7 @@ def _model_type(keys: Keys, around: Found | None) -> Found:
     if found is None:
         classes = keys.get("architectures")
         names = classes.value if classes is not None and isinstance(classes.value, list) else []
-        found = Found(names[0], "architectures[0]") if names else Found("unknown", "no key model_type")
+        found = Found(names[0], "architectures[0]") if names else Found("unknown", UNNAMED)
     if not isinstance(found.value, str):
         raise TypeError(f"{found.source} is {shown(found.value)}; expected a name")
     return found
@@ -121,16 +129,14 @@ def _refuse(found: Config) -> None:
         key, wanted = SWITCHES[name]
         if keys.values.get(key) != wanted:
             given = keys.values.get(key)
-            raise ValueError(
-                f"{keys.source(key)} is {shown(given)}; expected {wanted!r}, without which no RoPE is used"
-            )
+            raise ValueError(f"{keys.source(key)} is {shown(given)}; expected {wanted!r}, as RoPE is used only then")
     if keys.values.get("alibi") is True:
         raise ValueError(f"{keys.source('alibi')} is True, so the model has no rotary position embeddings")
     positions = keys.get("position_embedding_type")
     if found.known is None and positions is not None and positions.value in OTHER_POSITIONS:
         raise ValueError(f"{positions.source} is {positions.value!r}, so the model has no rotary position embeddings")
     if found.known is not None and found.known.model.needs_theta and _theta_free(keys):
-        raise ValueError(f"rope_theta is missing, without which models of type {kind!r} use no RoPE")
+        raise ValueError(f"rope_theta is missing; expected it, as models of type {kind!r} use RoPE only with it")
 
 
 def _theta_free(keys: Keys) -> bool:

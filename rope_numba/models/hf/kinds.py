@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ...numbers import shown
+from ...numbers import counted, shown
 from ..keys import LAYERS, Keys, listed
 from .config import Config
 from .defaults import ATTENTION_FREE
@@ -46,7 +46,7 @@ def read_layers(found: Config) -> Layers:
     else:
         names = listed(given, (str,), "a list of names, one for each layer")
         if not names or len(names) > MOST_LAYERS or (count is not None and len(names) < count):
-            raise ValueError(f"{given.source} has {len(names)} names; expected {count or 'at least 1'}")
+            raise ValueError(f"{given.source} has {counted(len(names), 'name')}; expected {count or 'at least 1'}")
         types = _ending_full(found, given.source, names[:count])  # those beyond the count are for drafting tokens
         count = len(types)
     rotates = _rotates(found, count)
@@ -122,5 +122,7 @@ def _rotates(found: Config, count: int | None) -> tuple[bool, ...] | None:
 def _cut(source: str, values: list[float], count: int | None) -> list[float]:
     """Return one value for each layer, or raise if there are too few."""
     if not (count or 1) <= len(values) <= MOST_LAYERS:
-        raise ValueError(f"{source} has {len(values)} entries; expected {count or 'at least 1'}, one for each layer")
+        raise ValueError(
+            f"{source} has {counted(len(values), 'entry')}; expected {count or 'at least 1'}, one for each layer"
+        )
     return values[:count]

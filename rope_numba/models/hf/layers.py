@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ...numbers import shown
-from ..keys import SHARES, THETAS, Found, Keys, listed
+from ...numbers import counted, shown
+from ..keys import SHARES, THETAS, Found, Keys, listed, unrotated
 from .config import Config, rope_dict
 from .kinds import MOST_LAYERS, Layers, read_layers
 
@@ -156,7 +156,7 @@ def _per_layer(found: Config, count: int | None) -> tuple[list[Found], list[Foun
         given = next((one for one in found.keys.all(names) if isinstance(one.value, (list, tuple))), None)
         values = [] if given is None else listed(given, (int, float), "a list of numbers, one for each layer")
         if given is not None and not (count or 1) <= len(values) <= MOST_LAYERS:
-            raise ValueError(f"{given.source} has {len(values)} numbers; expected {count or 'at least 1'}")
+            raise ValueError(f"{given.source} has {counted(len(values), 'number')}; expected {count or 'at least 1'}")
         columns.append([Found(value, f"{given.source}[{i}]") for i, value in enumerate(values)] if given else [])
     return None if not any(columns) else (columns[0], columns[1])
 
@@ -190,9 +190,8 @@ def _listed(
 
 def _tell(found: Config, layers: Layers, labels: tuple[str | None, ...]) -> None:
     """Note which layers must not be rotated."""
-    without = [index for index, label in enumerate(labels) if label is None]
-    if without:
-        some = ", ".join(map(str, without[:8])) + (", ..." if len(without) > 8 else "")
-        found.notes.duty(f"{len(without)} of {len(labels)} layers are not rotated (counted from 0): {some}.")
+    without = unrotated(labels)
+    if without is not None:
+        found.notes.duty(without)
     elif layers.still_types and not labels:
         found.notes.duty(f"Layers of type {', '.join(map(repr, layers.still_types))} are not rotated.")

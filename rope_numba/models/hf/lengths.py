@@ -36,8 +36,8 @@ def trained_of(found: Config, part: Part, context: Found | None, notes: Notes) -
     if stated is not None:
         return stated
     if context is None:
-        raise ValueError(f"{part.rope.source(TRAINED)} is missing; expected a number of positions")
-    notes.conflict(f"{part.rope.source(TRAINED)} is missing: {context.source} was taken for it, {context.value}.")
+        raise ValueError(f"{part.rope.lacking(TRAINED)} is missing; expected a number of positions")
+    notes.conflict(f"{part.rope.lacking(TRAINED)} is missing: {context.source} was taken for it, {context.value}.")
     return context
 
 

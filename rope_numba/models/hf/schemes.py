@@ -46,8 +46,7 @@ class Arguments:
             return
         self.values[name], self.sources[name] = found.value, found.source
         if name not in UNNOTED:
-            plain = isinstance(found.value, (int, float, bool, str))
-            self.notes.fact(name, found.value if plain else shown(found.value), found.source)
+            self.notes.fact(name, found.value if _is_plain(found.value) else shown(found.value), found.source)
 
     def found(self, name: str) -> Found | None:
         """Return an argument, if it was taken."""
@@ -64,6 +63,13 @@ class Arguments:
                     text = source + text[len(name) :]
                     break
             raise type(error)(text) from None
+
+
+def _is_plain(value: object) -> bool:
+    """Return whether a value can be shown as it is: a number, a text, or a list of numbers."""
+    if isinstance(value, (list, tuple)):
+        return all(isinstance(each, (int, float)) for each in value)
+    return isinstance(value, (int, float, str))
 
 
 def resolve(found: Config, part: Part, scheme: str, widths: Widths, seq_len: int | None, notes: Notes) -> Resolved:
@@ -104,7 +110,7 @@ def _theta(found: Config, part: Part, notes: Notes) -> Found:
 def _required(part: Part, name: str, wanted: str = "a number, 1 or more") -> Found:
     value = part.rope.get(name)
     if value is None:
-        raise ValueError(f"{part.rope.source(name)} is missing; expected {wanted}")
+        raise ValueError(f"{part.rope.lacking(name)} is missing; expected {wanted}")
     return value
 
 

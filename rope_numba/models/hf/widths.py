@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ...numbers import shown
 from ..keys import HEAD_DIM, HEADS, HIDDEN, SHARES, Found, Notes
-from .config import Config
+from .config import UNNAMED, Config
 from .layers import Part
 
 __all__ = ["Widths", "read_widths"]
@@ -132,11 +132,14 @@ def _layout(found: Config, notes: Notes) -> Found:
     if flag is not None and (model is None or model.flagged):
         return Found("interleaved" if flag.flag() else "half", flag.source)
     if model is None:
+        unnamed = found.named == UNNAMED
+        which = "No key names the model type" if unnamed else f"{found.named} {found.name} is unknown"
         notes.conflict(
-            f"model_type {shown(found.model_type)} is unknown: layout 'half' was assumed, as most models have it in "
-            "transformers. The wrong layout gives fluent nonsense: make sure."
+            f"{which}: layout 'half' was assumed, as most models have it in transformers. The wrong layout gives "
+            "fluent nonsense: make sure."
         )
-        return Found("half", "assumed, as model_type is unknown")
+        why = "no key names the model type" if unnamed else f"{found.named} is unknown"
+        return Found("half", f"assumed, as {why}")
     if flag is not None and flag.flag() != (model.layout == "interleaved"):
         notes.conflict(f"{flag.source} is {flag.value}, which models of type {shown(found.model_type)} do not look at.")
     return Found(model.layout, f"model_type {shown(found.model_type)}")
