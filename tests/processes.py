@@ -11,8 +11,13 @@ import pytest
 LAYERS = ("omp", "workqueue", "tbb")
 PACKAGE_OF_TBB = Path(sys.prefix) / "lib" / "libtbb.so.12"
 
+# What the parent ignores or blocks is inherited, such as SIGINT where a shell has started `pytest &`.
 PREPARE = """
 import os, signal, sys, threading
+signal.pthread_sigmask(signal.SIG_SETMASK, ())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+for number in (signal.SIGALRM, signal.SIGCHLD, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
 import numpy as np
 import rope_numba as rn
 

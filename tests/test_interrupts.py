@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 import pytest
 from helpers import needs_jit
 from processes import run
@@ -20,8 +22,10 @@ def interrupted(work, delay):
         shooter.start()
         work()
         ended = True
-        while True:
+        stop = time.monotonic() + 60
+        while time.monotonic() < stop:
             time.sleep(0.001)
+        raise AssertionError("no interrupt came")
     except KeyboardInterrupt:
         pass
     shooter.join()
@@ -36,6 +40,32 @@ def in_another_thread(work):
 
 rng = np.random.default_rng(SEED)
 """
+
+
+@pytest.mark.parametrize("how", ["ignored", "blocked"])
+def test_interrupts_reach_a_process_of_the_tests_whatever_its_parent_does_with_signals(
+    how: str, warm_cache: dict[str, str]
+) -> None:
+    # A shell that starts `pytest &` lets it ignore SIGINT, and nohup SIGHUP; what is ignored or blocked is inherited.
+    signals = (signal.SIGINT, signal.SIGALRM, signal.SIGCHLD)
+    code = """
+here = interrupted(lambda: time.sleep(30), 0.1)
+in_a_child = status_of_child(lambda: not interrupted(lambda: time.sleep(30), 0.1))
+late = status_of_child(lambda: time.sleep(30), seconds=1)
+print(here, in_a_child, late == signal.SIGALRM)
+"""
+    before = {number: signal.getsignal(number) for number in signals}
+    try:
+        if how == "ignored":
+            for number in signals[:2]:
+                signal.signal(number, signal.SIG_IGN)
+        else:
+            signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        assert run("SEED = 0\n" + INTERRUPTED + code, warm_cache) == "False 0 True"
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, signals)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.process
