@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import io
 import itertools
 import sys
 import time
+from typing import NoReturn
+
+from .texts import escaped
+
+MOST_LINE = 1000  # characters of a text from outside
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors show what was typed on one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and the error, and exit."""
+        super().error(escaped(message, MOST_LINE))
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m rope_numba",
         description="Without a command: compare the compiled kernels with NumPy on this machine, bit for bit; print "
         "what runs where and a short table of times. The exit status is 1 if a single bit differs.",
@@ -29,22 +43,22 @@ def main(arguments: list[str] | None = None) -> int:
     inspect.add_argument("--json", action="store_true", help="print JSON instead of text")
     inspect.add_argument("--plot", metavar="FILE", help="draw wavelengths and decay (extra `plot`)")
     chosen = parser.parse_args(arguments)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may have other letters than a file's name
     if chosen.command is None:
         return check()
-    from .inspecting import inspect_model
+    from .inspecting import report
 
-    try:
-        text = inspect_model(
-            chosen.model,
-            layer_type=chosen.layer_type,
-            seq_len=chosen.seq_len,
-            strict=not chosen.lenient,
-            as_json=chosen.json,
-            plot=chosen.plot,
-        )
-    except (ImportError, OSError, TypeError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else error
-        print(f"{chosen.model}: {reason}", file=sys.stderr)
+    text, error = report(
+        chosen.model,
+        layer_type=chosen.layer_type,
+        seq_len=chosen.seq_len,
+        strict=not chosen.lenient,
+        as_json=chosen.json,
+        plot=chosen.plot,
+    )
+    if error:
+        print(error, file=sys.stderr)
         return 2
     print(text)
     return 0
@@ -69,7 +83,7 @@ def check() -> int:
     print(f"  done in {time.perf_counter() - begin:.1f} s\n")
 
     for name, value in selfcheck.describe_machine().items():
-        print(f"{name:15} {value}")
+        print(f"{name:15} {escaped(value, MOST_LINE)}")
 
     print("\nfloat32, 32 + 8 heads x 128, microseconds (median)   rope_numba      NumPy   ratio")
     for words, ours, numpys in selfcheck.timings():
@@ -79,7 +93,7 @@ def check() -> int:
 
 def _progress(text: str) -> None:
     """Show a passing line where somebody may be watching; compiling takes seconds."""
-    if sys.stdout.isatty():
+    if sys.stdout is not None and sys.stdout.isatty():
         print(f"\r{text:<60}" if text else f"\r{'':60}\r", end="", flush=True)
     elif text:
         print(text, file=sys.stderr, flush=True)

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .numbers import counted, type_name
+from .numbers import counted
+from .texts import escaped, type_name
 
 __all__ = ["accept", "accept_into", "counts_of", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
 
@@ -50,7 +51,7 @@ def storage_of(name: str, x: object) -> str:
         return "bf16"
     if not x.dtype.isnative:
         raise TypeError(f"{name}.dtype is {x.dtype.str}, of foreign byte order; expected {TYPES} in native byte order")
-    raise TypeError(f"{name}.dtype is {x.dtype}; expected {TYPES}")
+    raise TypeError(f"{name}.dtype is {escaped(str(x.dtype))}; expected {TYPES}")
 
 
 def four_axes(x: NDArray[Any], order: str) -> NDArray[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 from .frequencies import Frequencies
 from .hints import public_names
 from .literals import Backend, Layout, Order
+from .texts import escaped
 
 __all__ = ["Identity"]
 
@@ -43,10 +44,10 @@ class Identity:
         return {name: getattr(self, name) for name in ARGUMENTS}
 
     def __setattr__(self, name: str, value: object) -> None:
-        raise AttributeError(f"a Rope cannot be changed; make another one to have another {name}")
+        raise AttributeError(f"a Rope cannot be changed; make another one to have another {escaped(name)}")
 
     def __delattr__(self, name: str) -> None:
-        raise AttributeError(f"a Rope cannot be changed; {name} stays")
+        raise AttributeError(f"a Rope cannot be changed; {escaped(name)} stays")
 
     def __eq__(self, other: object) -> bool:
         return self._arguments() == other._arguments() if isinstance(other, Identity) else NotImplemented

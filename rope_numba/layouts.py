@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from .hints import hinted
 from .literals import Layout
-from .numbers import even_width, shown, whole
+from .numbers import even_width, shown, type_name, whole
 
 __all__ = ["indices", "permute"]
 
@@ -159,7 +159,7 @@ def permute(
     array([ 0.,  4.,  2.,  6.,  8., 12., 10., 14.])
     """
     if type(x) not in (np.ndarray, np.memmap):
-        raise TypeError(f"x is of type {type(x).__name__}; expected a plain numpy.ndarray (or numpy.memmap)")
+        raise TypeError(f"x is of type {type_name(x)}; expected a plain numpy.ndarray (or numpy.memmap)")
     gather = indices(head_dim, source=source, target=target, rotary_dim=rotary_dim, rotary_offset=rotary_offset)
     axis = whole("axis", axis)
     if not -x.ndim <= axis < x.ndim:

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
+from .texts import LONGEST_INT, shown, type_name
+
 __all__ = ["counted", "even_width", "is_int", "positive", "shown", "type_name", "whole"]
 
 PLURALS = {"axis": "axes", "entry": "entries"}
-LONGEST = 10**60  # ints from here on are not written out in an error text
 
 
 def even_width(name: str, value: int) -> int:
@@ -25,7 +26,7 @@ def whole(name: str, value: int) -> int:
     if not is_int(value):
         raise TypeError(f"{name} is {shown(value)}; expected an int")
     number = int(value)
-    if abs(number) >= LONGEST:  # no setting is ever so large, and Python cannot print what is larger still
+    if abs(number) >= LONGEST_INT:  # no setting is ever so large, and Python cannot print what is larger still
         raise ValueError(f"{name} is {shown(number)}; expected an int of ordinary size")
     return number
 
@@ -51,20 +52,3 @@ def counted(number: int, noun: str, separator: str = "") -> str:
 def is_int(value: object) -> bool:
     """Tell whether a value is a whole number: of bools, and of NumPy's lengths of time, Python and NumPy say so too."""
     return isinstance(value, (int, np.integer)) and not isinstance(value, (bool, np.timedelta64))
-
-
-def shown(value: object) -> str:
-    """Return a value as an error text shows it: on one line, and not for long, whatever its own `repr` does."""
-    if isinstance(value, int) and abs(value) >= LONGEST:
-        return f"about {'-' if value < 0 else ''}2**{value.bit_length() - 1}"
-    try:
-        text = repr(value)
-    except Exception:  # of a stranger's class, or of a list that holds an int which is too long to be printed
-        text = ""
-    return text if 0 < len(text) <= 60 and text.isprintable() else f"of type {type_name(value)}"
-
-
-def type_name(value: object) -> str:
-    """Return the name of a value's type on one line; a class may be called anything."""
-    name = type(value).__name__
-    return name if name.isprintable() and name else ascii(name)

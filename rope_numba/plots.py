@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import stat
 from typing import Any
 
 import numpy as np
@@ -11,11 +12,47 @@ from numpy.typing import NDArray
 
 from .frequencies import Frequencies
 from .numbers import counted
+from .texts import choice, escaped, shown
 
-__all__ = ["draw"]
+__all__ = ["check_path", "draw"]
+
+ENDING = ".png"  # of a file whose name has none
+MOST_PATH = 100  # characters of a path in an error text
 
 
-def draw(rope: Any, path: str | os.PathLike[str]) -> None:
+def check_path(path: str | os.PathLike[str]) -> str:
+    """Return where a picture can be written, with an ending, or raise.
+
+    Raises
+    ------
+    ImportError
+        If matplotlib is not installed.
+    ValueError
+        If the folder is not there, the file is no regular one, or the ending is of no kind of picture.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError as error:
+        raise ImportError(f"a plot needs matplotlib ({error}); expected: pip install 'rope_numba[plot]'") from None
+    name = os.fspath(path)
+    given = f"--plot is {shown(name, MOST_PATH)}"
+    folder, base = os.path.split(name)
+    if not base:
+        raise ValueError(f"{given}; expected the name of a file")
+    if "\0" in name:
+        raise ValueError(f"{given}, which holds a null byte; expected the name of a file")
+    if not os.path.isdir(folder or os.curdir):
+        raise ValueError(f"{given}, and {shown(folder, MOST_PATH)} is no folder; expected a folder that exists")
+    if os.path.exists(name) and not stat.S_ISREG(os.stat(name).st_mode):
+        raise ValueError(f"{given}, which is there and no regular file; expected the name of a file")
+    ending = os.path.splitext(base)[1]
+    known = sorted(f".{kind}" for kind in FigureCanvasBase.get_supported_filetypes())
+    if ending and ending.lower() not in known:
+        raise ValueError(f"{given}; expected an ending such as {choice(('.pdf', ENDING, '.svg'))}")
+    return name if ending else name + ENDING
+
+
+def draw(rope: Any, path: str | os.PathLike[str]) -> str:
     """Draw the wavelength of each pair, and the decay of the expected q.k, before and after scaling.
 
     Parameters
@@ -25,17 +62,20 @@ def draw(rope: Any, path: str | os.PathLike[str]) -> None:
     path : str or path
         Where to write; the ending chooses the format.
 
+    Returns
+    -------
+    str
+        The file that was written.
+
     Raises
     ------
     ImportError
         If matplotlib is not installed.
+    ValueError
+        If there can be no such file.
     """
-    try:
-        import matplotlib
-    except ImportError as error:
-        raise ImportError(f"a plot needs matplotlib ({error}); expected: pip install 'rope_numba[plot]'") from None
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
+    name = check_path(path)
+    from matplotlib.figure import Figure
 
     header = rope._header
     trained = header.trained_length if header else None
@@ -43,17 +83,28 @@ def draw(rope: Any, path: str | os.PathLike[str]) -> None:
     unscaled: Frequencies | None = header.unscaled if header else None
     if unscaled is not None and np.array_equal(unscaled.inv_freq, rope.frequencies.inv_freq):
         unscaled = None
-    figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4.6), layout="constrained")
+    figure = Figure(figsize=(12, 4.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
     _draw_wavelengths(left, rope.frequencies, unscaled, trained, context)
     _draw_decay(right, rope.frequencies, unscaled, trained, context)
+    figure.suptitle(_title(rope), parse_math=False, usetex=False)  # a model may be called $x$
+    try:
+        figure.savefig(name, dpi=110, format=os.path.splitext(name)[1][1:].lower())
+    except OSError as error:
+        given = f"--plot is {shown(name, MOST_PATH)}"
+        raise ValueError(f"{given}, which cannot be written ({error.strerror}); expected another file") from None
+    return name
+
+
+def _title(rope: Any) -> str:
+    """Return the title of a picture, in letters that every font has."""
+    header = rope._header
     name = f"{header.model}: {header.scheme}" if header else "made from arguments"
     if header and header.layer_type:
         name += f", {header.layer_type}"
-    figure.suptitle(
-        f"{name}, head_dim {rope.head_dim}, {counted(rope.frequencies.pairs, 'pair')}, layout {rope.layout}"
-    )
-    figure.savefig(path, dpi=110)
-    pyplot.close(figure)
+    name = name.encode("ascii", "backslashreplace").decode()
+    pairs = counted(rope.frequencies.pairs, "pair")
+    return f"{escaped(name, 200)}, head_dim {rope.head_dim}, {pairs}, layout {rope.layout}"
 
 
 def _draw_wavelengths(

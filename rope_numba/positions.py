@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from .arrays import kind_of, storage_of
 from .integrations.torch import as_array, as_integers
 from .numbers import is_int, shown, whole
+from .texts import escaped
 
 __all__ = [
     "FARTHEST",
@@ -188,7 +189,7 @@ def integers(name: str, given: object, shapes: str, wanted: str = "integers") ->
         if type(given) not in PLAIN:
             raise TypeError(f"{name} is {kind_of(given)}; expected a plain numpy.ndarray or ints")
         if given.dtype.kind not in "iu":
-            raise TypeError(f"{name} has dtype {given.dtype}; expected {wanted}")
+            raise TypeError(f"{name} has dtype {escaped(str(given.dtype))}; expected {wanted}")
         if given.size > MOST_AT_ONCE:  # a view that repeats a few numbers can have any size
             raise ValueError(f"{name} has {given.size} elements; expected at most 2**28")
         return given
@@ -214,7 +215,7 @@ def integers(name: str, given: object, shapes: str, wanted: str = "integers") ->
         if all(-(2**63) <= int(p) < 2**63 for p in scalars):
             return np.asarray(given, dtype=np.int64)
         raise ValueError(f"{name} reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64")
-    raise TypeError(f"{name} has dtype {array.dtype}; expected {wanted}")
+    raise TypeError(f"{name} has dtype {escaped(str(array.dtype))}; expected {wanted}")
 
 
 def plain(given: Any) -> Any:

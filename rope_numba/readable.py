@@ -62,7 +62,8 @@ class Readable:
         Raises
         ------
         TypeError, ValueError
-            If the model has no rotation, or the header is not understood, wholly, or contradicts itself.
+            If the model has no rotation, or the header is not understood, wholly, or contradicts itself. A path that
+            leads to no file gives a FileNotFoundError that is a ValueError too.
 
         References
         ----------
@@ -110,7 +111,7 @@ class Readable:
         Raises
         ------
         OSError
-            If the file cannot be read.
+            If the file cannot be opened; it is a ValueError too.
         TypeError, ValueError
             If it is no GGUF file, or damaged, or its rotation is not understood.
 

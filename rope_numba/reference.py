@@ -15,6 +15,7 @@ from .arrays import kind_of, overlaps_itself, storage_of
 from .hints import hinted
 from .literals import Layout
 from .numbers import counted, whole
+from .texts import escaped, shown
 
 __all__ = ["bfloat16_to_float32", "float32_to_bfloat16", "rotate"]
 
@@ -71,7 +72,7 @@ def rotate(
         if type(rows) not in (np.ndarray, np.memmap):
             raise TypeError(f"{name} is {kind_of(rows)}; expected a plain numpy.ndarray of {np.dtype(table)}")
         if rows.dtype != table:
-            raise TypeError(f"{name}.dtype is {rows.dtype}; expected {np.dtype(table)}")
+            raise TypeError(f"{name}.dtype is {escaped(str(rows.dtype))}; expected {np.dtype(table)}")
     if x.ndim < 3:
         raise ValueError(f"x has {counted(x.ndim, 'axis')}; expected (..., tokens, heads, head_dim)")
     if cos.ndim < 2 or cos.shape != sin.shape:
@@ -85,7 +86,7 @@ def rotate(
     rotary_offset = whole("rotary_offset", rotary_offset)
     pairs = cos.shape[-1]
     if layout not in ("interleaved", "half"):
-        raise ValueError(f"layout is {layout!r}; expected 'interleaved' or 'half'")
+        raise ValueError(f"layout is {shown(layout)}; expected 'interleaved' or 'half'")
     if rotary_offset < 0 or rotary_offset + 2 * pairs > x.shape[-1]:
         raise ValueError(
             f"cos has {counted(pairs, 'pair')}; from channel {rotary_offset} {'it does' if pairs == 1 else 'they do'} "

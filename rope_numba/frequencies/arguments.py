@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..numbers import counted, even_width, is_int, positive, shown, whole
+from ..texts import escaped
 
 __all__ = ["WIDEST", "divisors_of", "flag", "growing_base", "length", "one_or_more", "rotary_width", "zero_or_more"]
 
@@ -84,7 +85,7 @@ def divisors_of(name: str, values: ArrayLike | Sequence[float], pairs: int) -> l
     if given.ndim == 0:
         raise TypeError(f"{name} is {shown(values)}; expected {numbers} above 0, one for each pair")
     if given.dtype.kind not in "iuf":
-        raise TypeError(f"{name} has dtype {given.dtype}; expected {numbers} above 0")
+        raise TypeError(f"{name} has dtype {escaped(str(given.dtype))}; expected {numbers} above 0")
     if given.shape != (pairs,):
         raise ValueError(f"{name} has shape {given.shape}; expected ({pairs},), one number for each pair")
     divisors = [float(value) for value in given.tolist()]

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..hints import hinted, public_names
 from ..numbers import positive, shown
+from ..texts import escaped
 from .arguments import WIDEST
 
 __all__ = ["Frequencies"]
@@ -155,7 +156,7 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
     except ValueError:
         raise ValueError("inv_freq has rows of unequal length; expected one number for each pair") from None
     if given.dtype.kind not in "iuf":
-        raise TypeError(f"inv_freq has dtype {given.dtype}; expected real numbers")
+        raise TypeError(f"inv_freq has dtype {escaped(str(given.dtype))}; expected real numbers")
     if given.ndim != 1 or given.size == 0:
         raise ValueError(f"inv_freq has shape {given.shape}; expected one number for each pair")
     if given.size > WIDEST // 2:
@@ -175,7 +176,7 @@ def _streams(streams: ArrayLike, pairs: int) -> NDArray[np.int64]:
     except ValueError:
         raise ValueError("streams has rows of unequal length; expected one number for each pair") from None
     if given.dtype.kind not in "iu":
-        raise TypeError(f"streams has dtype {given.dtype}; expected integers")
+        raise TypeError(f"streams has dtype {escaped(str(given.dtype))}; expected integers")
     if given.shape != (pairs,):
         raise ValueError(f"streams has shape {given.shape}; expected ({pairs},), one stream for each pair")
     if given.min() < 0 or given.max() >= MOST_STREAMS:

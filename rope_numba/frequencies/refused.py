@@ -6,6 +6,7 @@ from typing import NoReturn
 
 from ..hints import hinted
 from ..numbers import shown
+from ..wording import argument
 
 __all__ = ["REFUSED", "refuse"]
 
@@ -54,5 +55,5 @@ def refuse(name: str) -> NoReturn:
     reason = REFUSED.get(name.lower().replace("-", "_")) if isinstance(name, str) else None
     raise ValueError(
         f"scheme is {shown(name)}, which is not {f'here ({reason})' if reason else 'known'}; expected ready-made "
-        "frequencies, rope_numba.Frequencies(inv_freq=...)"
+        f"frequencies, {argument('rope_numba.Frequencies(inv_freq=...)')}"
     )

@@ -17,6 +17,7 @@ from ..hints import hinted
 from ..kernels import launcher
 from ..kernels.told import ALONE, TRUSTED, WIDEST_HEAD, tell
 from ..numbers import counted
+from ..texts import escaped
 
 __all__ = [
     "rotate_half_split",
@@ -156,12 +157,12 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
             raise TypeError(f"{name} is {kind_of(array)}; expected a plain numpy.ndarray (or numpy.memmap)")
     wanted = {_TYPES[storage]: storage for storage in storages}
     if x.dtype not in wanted:
-        raise TypeError(f"x.dtype is {x.dtype}; expected {' or '.join(map(str, wanted))}")
+        raise TypeError(f"x.dtype is {escaped(str(x.dtype))}; expected {' or '.join(map(str, wanted))}")
     storage = wanted[x.dtype]
     table = np.dtype(np.float64 if storage == "f64" else np.float32)
     for name, rows in (("cos", cos), ("sin", sin)):
         if rows.dtype != table:
-            raise TypeError(f"{name}.dtype is {rows.dtype}; expected {table}")
+            raise TypeError(f"{name}.dtype is {escaped(str(rows.dtype))}; expected {table}")
     if x.ndim != 3 or cos.ndim != 2 or sin.shape != cos.shape:
         raise ValueError(
             f"x, cos and sin have shapes {x.shape}, {cos.shape} and {sin.shape}; expected (tokens, heads, head_dim), "

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import BFLOAT16_BITS, TYPES
+from ..texts import type_name
 
 __all__ = ["as_array", "as_integers", "is_tensor", "note_written"]
 
@@ -110,7 +111,7 @@ def _check_place(name: str, x: Any) -> None:
     if not x.is_cpu:
         raise TypeError(f"{name} is on device {x.device}; expected a tensor on the CPU")
     if type(x) not in (torch.Tensor, torch.nn.Parameter):
-        raise TypeError(f"{name} is of class {type(x).__name__}; expected a plain torch.Tensor (or Parameter)")
+        raise TypeError(f"{name} is of class {type_name(x)}; expected a plain torch.Tensor (or Parameter)")
     if x.is_nested:
         raise TypeError(f"{name} is a nested tensor; expected a strided one")
     if x.layout is not torch.strided:

@@ -15,6 +15,8 @@ __all__ = [
     "HEAD_DIM",
     "HIDDEN",
     "LAYERS",
+    "MORE_CONFLICTS",
+    "MOST_CONFLICTS",
     "SHARES",
     "THETAS",
     "Found",
@@ -33,6 +35,9 @@ CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "max
 THETAS = ("rope_theta", "global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_base")
 SHOWN_LAYERS = 8  # of those that are not rotated
 SHARES = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent")
+MOST_CONFLICTS = 20  # that are told; a file may hold any number of unknown keys
+MORE_CONFLICTS = "More was left out, and is not listed."
+LONGEST_NAME = 60  # characters of a key that stand without quotes
 
 
 @dataclass(frozen=True)
@@ -75,8 +80,8 @@ class Keys:
             return self.label
         if name in self.origins:
             return self.origins[name]
-        if not isinstance(name, str) or not name.isprintable() or len(name) > 60:
-            name = shown(name)
+        if not isinstance(name, str) or not name.isprintable() or len(name) > LONGEST_NAME:
+            name = shown(name, LONGEST_NAME)
         return f"{self.path}.{name}" if self.path else name
 
     def lacking(self, name: str) -> str:

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
-from ...numbers import counted, shown
+from ...numbers import counted
+from ...texts import shown
+from ...wording import argument
 from ..architectures import ARCHITECTURES, REFUSED, UNKNOWN, UNROTATED
-from .file import GGUFFile, read_file, shown_name
+from ..keys import MORE_CONFLICTS, MOST_CONFLICTS
+from ..local import shown_path
+from .file import GGUFFile, read_file
 from .metadata import Metadata
 from .source import FACTORS, FREQS, LONG, SHORT, Source
 
@@ -27,6 +33,9 @@ KNOWN_OF_WINDOWS = {"rope.dimension_count_swa", "rope.freq_base_swa"}
 KNOWN_OF_ALPHA = {"rope.scaling.alpha"}
 
 
+MOST_PARTS = 1024  # of a model; the largest have some hundred
+
+
 Doubt = tuple[str, str]  # what is so, and what was expected
 
 
@@ -42,7 +51,7 @@ def opened(path: str | os.PathLike[str], strict: bool) -> tuple[Source, list[str
     if name in REFUSED:
         raise ValueError(
             f"general.architecture is {name!r}: {REFUSED[name]}; expected ready-made frequencies, "
-            "rope_numba.Frequencies(inv_freq=...)"
+            f"{argument('rope_numba.Frequencies(inv_freq=...)')}"
         )
     source = Source(file, Metadata(file.values, name), name, ARCHITECTURES.get(name, UNKNOWN))
     _must_rotate(source)
@@ -51,11 +60,12 @@ def opened(path: str | os.PathLike[str], strict: bool) -> tuple[Source, list[str
         doubts += [(f"general.architecture is {name!r}, {guess}", "a known one")]
     if file.missing:
         cut = f"which is cut off, {counted(file.missing, 'byte')} or more before its end"
-        doubts += [(f"path is {shown_name(file.path)}, {cut}", "a whole file")]
-    doubts += _not_understood(source)
+        doubts += [(f"{argument('path')} is {shown_path(file.path)}, {cut}", "a whole file")]
+    doubts += islice(_not_understood(source), MOST_CONFLICTS + 1)
     if strict and doubts:
-        raise ValueError(f"{doubts[0][0]}; expected {doubts[0][1]}, or strict=False")
-    return source, [f"{what}." for what, _ in doubts]
+        raise ValueError(f"{doubts[0][0]}; expected {doubts[0][1]}, or {argument('strict=False')}")
+    told = [f"{what}." for what, _ in doubts[:MOST_CONFLICTS]]
+    return source, told + [MORE_CONFLICTS] * (len(doubts) > MOST_CONFLICTS)
 
 
 def _with_parts(file: GGUFFile) -> tuple[GGUFFile, list[Doubt]]:
@@ -65,7 +75,11 @@ def _with_parts(file: GGUFFile) -> tuple[GGUFFile, list[Doubt]]:
         return file, []
     if number != 0:
         what = f"part {number + 1} of {count}" if isinstance(number, int) else f"one part of {count}"
-        raise ValueError(f"path is {shown_name(file.path)}, {what}; expected the first part, which holds the keys")
+        raise ValueError(
+            f"{argument('path')} is {shown_path(file.path)}, {what}; expected the first part, which holds the keys"
+        )
+    if count > MOST_PARTS:
+        raise ValueError(f"split.count is {shown(count)}; expected {MOST_PARTS} at most")
     if FREQS in file.floats or {LONG, SHORT} <= set(file.floats):
         return file, []
     path = Path(file.path)
@@ -77,7 +91,8 @@ def _with_parts(file: GGUFFile) -> tuple[GGUFFile, list[Doubt]]:
         floats |= read_file(part, FACTORS).floats
     lacking = count - 1 - len(there)
     others_lack = "1 other part is" if lacking == 1 else f"{lacking} other parts are"
-    what = f"path is {shown_name(file.path)}, part 1 of {count}, and {others_lack} not beside it"
+    first = f"{argument('path')} is {shown_path(file.path)}, part 1 of {count}"
+    what = f"{first}, and {others_lack} not beside it"
     return replace(file, floats=floats), [(what, "all, as they may hold frequency factors")] if lacking else []
 
 
@@ -92,22 +107,17 @@ def _must_rotate(source: Source) -> None:
         raise ValueError(f"{path} is {layers}, with which {source.name!r} has ALiBi; expected a model with rotation")
 
 
-def _not_understood(source: Source) -> list[Doubt]:
-    """Return doubts about keys and tensors of rotation that are not known."""
+def _not_understood(source: Source) -> Iterator[Doubt]:
+    """Yield doubts about keys and tensors of rotation that are not known."""
     keys, architecture = source.keys, source.architecture
     known = KNOWN | (KNOWN_OF_WINDOWS if architecture.windows else set())
     known |= KNOWN_OF_ALPHA if architecture.alpha else set()
-    doubts = [
-        (f"{shown_name(keys.path(name))} is a key that is not known for {source.name!r}", "known ones")
-        for name in keys.below("rope.")
-        if name not in known
-    ]
+    for name in keys.below("rope."):
+        if name not in known:
+            yield f"{shown(keys.path(name))} is a key that is not known for {source.name!r}", "known ones"
     path, sections = keys.path("rope.dimension_sections"), keys.wholes("rope.dimension_sections")
     if isinstance(sections, list) and any(sections) and not (architecture.sections or architecture.sections_scheme):
-        what = f"{path} is {shown(sections)}, but tokens of {source.name!r} have one position"
-        doubts += [(what, "no sections")]
-    return doubts + [
-        (f"tensor {shown_name(tensor)} is not known", "factors named " + " or ".join(FACTORS))
-        for tensor in sorted(source.file.tensors - set(FACTORS))
-        if "rope_freqs" in tensor or "rope_factors" in tensor
-    ]
+        yield f"{path} is {shown(sections)}, but tokens of {source.name!r} have one position", "no sections"
+    unknown = {name for name in source.file.tensors if "rope_freqs" in name or "rope_factors" in name} - set(FACTORS)
+    for tensor in sorted(unknown):
+        yield f"tensor {shown(tensor)} is not known", "factors named " + " or ".join(FACTORS)

@@ -7,6 +7,8 @@ from dataclasses import replace
 
 from ...hints import warn_caller
 from ...numbers import shown, whole
+from ...texts import choice
+from ...wording import argument
 from ..architectures import ALL, FULL
 from ..header import Header, LayerHeaders
 from ..keys import Notes
@@ -88,11 +90,12 @@ def read_gguf(
     headers, _ = _read(path, seq_len, strict)
     first = next(iter(headers.values()))
     if layer_type is not None and (not isinstance(layer_type, str) or layer_type not in headers):
-        raise ValueError(f"layer_type is {shown(layer_type)}; expected {_either(headers)}, or None if all rotate alike")
+        nothing = f"{argument('None')} if all rotate alike"
+        raise ValueError(f"{argument('layer_type')} is {shown(layer_type)}; expected {choice(headers)}, or {nothing}")
     if _alike(headers):
         return replace(first, layer_type=None)
     if layer_type is None:
-        raise ValueError(f"layer_type is None; expected {_either(headers)}, as layers of {first.model!r} differ")
+        raise ValueError(f"layer_type is None; expected {choice(headers)}, as layers of {first.model!r} differ")
     return headers[layer_type]
 
 
@@ -135,8 +138,8 @@ def _read(
     """Return a header for each type of layer that rotates, and the type of each layer, if layers are counted."""
     if not isinstance(strict, bool):
         raise TypeError(f"strict is {shown(strict)}; expected True or False")
-    if seq_len is not None and whole("seq_len", seq_len) < 1:
-        raise ValueError(f"seq_len is {seq_len}; expected 1 position or more")
+    if seq_len is not None and whole(argument("seq_len"), seq_len) < 1:
+        raise ValueError(f"{argument('seq_len')} is {seq_len}; expected 1 position or more")
     source, doubts = opened(path, strict)
     for doubt in doubts:
         warn_caller(doubt)
@@ -184,7 +187,3 @@ def _header(
 
 def _alike(headers: dict[str, Header]) -> bool:
     return len({(header.head_dim, header.layout, header.frequencies) for header in headers.values()}) == 1
-
-
-def _either(headers: dict[str, Header]) -> str:
-    return " or ".join(repr(kind) for kind in headers)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from ... import frequencies as schemes
 from ...frequencies import Frequencies
 from ...numbers import counted
+from ...wording import argument
 from ..architectures import SLIDING, Windows
 from ..header import Fact
 from ..keys import Notes
@@ -176,7 +177,9 @@ def _longrope(
     context = keys.whole("context_length", 1)
     stated = "rope.scaling.attn_factor" in keys
     scaled = named(
-        names | {"short_factor": SHORT, "long_factor": LONG, "max_position_embeddings": keys.path("context_length")},
+        names
+        | {"short_factor": SHORT, "long_factor": LONG, "max_position_embeddings": keys.path("context_length")}
+        | {"seq_len": argument("seq_len")},
         schemes.longrope,
         width,
         theta,
@@ -195,10 +198,15 @@ def _longrope(
             "llama.cpp has 1."
         )
     long = seq_len is not None and seq_len > trained
-    notes.fact("variant", "long" if long else "short", "argument seq_len" if seq_len else "default of this package")
+    notes.fact(
+        "variant",
+        "long" if long else "short",
+        f"argument {argument('seq_len')}" if seq_len else "default of this package",
+    )
     if seq_len is None:
         notes.duty(
-            f"The short factors are in use, as seq_len was not given. They hold for contexts of up to {trained} "
-            "positions; for a longer one, give its length as seq_len=, for all queries and keys that meet."
+            f"The short factors are in use, as {argument('seq_len')} was not given. They hold for contexts of up to "
+            f"{trained} positions; for a longer one, give its length as {argument('seq_len=')}, for all queries and "
+            "keys that meet."
         )
     return scaled

@@ -6,6 +6,8 @@ from dataclasses import replace
 
 from ...frequencies import Frequencies
 from ...numbers import counted, shown, whole
+from ...texts import choice
+from ...wording import argument
 from ..header import Header, LayerHeaders
 from ..keys import Notes
 from .axes import with_axes
@@ -27,16 +29,17 @@ def one_header(found: Config, layer_type: str | None, seq_len: int | None) -> He
         headers = _headers(found, layers, length)
         if _alike(headers):
             return _of_all(headers)
-        names = " or ".join(map(shown, headers))
-        raise ValueError(f"layer_type is None; expected {names}, as layers of {found.name} differ")
+        raise ValueError(f"layer_type is None; expected {choice(headers)}, as layers of {found.name} differ")
     if not isinstance(layer_type, str):
         raise TypeError(f"layer_type is {shown(layer_type)}; expected a name or None")
     if layer_type in layers.turning:
         return _header(found, layers.parts.get(layer_type) or layers.parts[ALL], length)
     if layer_type in layers.still:
-        raise ValueError(f"layer_type is {shown(layer_type)}; expected another, as those layers are not rotated")
-    wanted = " or ".join([*map(shown, layers.turning), "None, if all rotate alike"])
-    raise ValueError(f"layer_type is {shown(layer_type)}; expected {wanted}")
+        raise ValueError(
+            f"{argument('layer_type')} is {shown(layer_type)}; expected another, as those layers are not rotated"
+        )
+    wanted = " or ".join([*[choice(layers.turning)] * bool(layers.turning), f"{argument('None')}, if all rotate alike"])
+    raise ValueError(f"{argument('layer_type')} is {shown(layer_type)}; expected {wanted}")
 
 
 def all_headers(found: Config, seq_len: int | None) -> LayerHeaders:
@@ -51,9 +54,9 @@ def all_headers(found: Config, seq_len: int | None) -> LayerHeaders:
 def _checked(seq_len: int | None) -> int | None:
     if seq_len is None:
         return None
-    length = whole("seq_len", seq_len)
+    length = whole(argument("seq_len"), seq_len)
     if not 1 <= length <= LONGEST:
-        raise ValueError(f"seq_len is {length}; expected 1 to 2**53 positions")
+        raise ValueError(f"{argument('seq_len')} is {length}; expected 1 to 2**53 positions")
     return length
 
 
@@ -106,7 +109,8 @@ def _header(found: Config, part: Part, seq_len: int | None) -> Header:
         if length is not None:
             notes.fact(name, length.value, length.source)
     if seq_len is not None and context is not None and seq_len > context.value:
-        notes.conflict(f"seq_len is {seq_len}, but the model is offered for {counted(context.value, 'position')}.")
+        most = counted(context.value, "position")
+        notes.conflict(f"{argument('seq_len')} is {seq_len}, but the model is offered for {most}.")
     return Header(
         origin=found.origin,
         model=found.model_type,

@@ -7,7 +7,8 @@ from typing import Any
 
 from ...hints import warn_caller
 from ...numbers import shown
-from ..keys import SHARES, THETAS, Found, Keys, Notes
+from ...wording import argument
+from ..keys import MORE_CONFLICTS, MOST_CONFLICTS, SHARES, THETAS, Found, Keys, Notes
 from .defaults import NO_ROTATION, REFUSED_MODELS, SWITCHES, TEXT_PARTS, Known, known
 
 __all__ = ["UNNAMED", "Config", "checked_strict", "read_config", "rope_dict"]
@@ -50,11 +51,14 @@ class Config:
         return "this model" if self.named == UNNAMED else shown(self.model_type)
 
     def relax(self, notes: Notes, message: str) -> None:
-        """Raise under strict; otherwise warn, and note it."""
+        """Raise under strict; otherwise warn, and note it, of the first few of many."""
         if self.strict:
-            raise ValueError(f"{message} (strict=False reads on without it)")
-        warn_caller(message)
-        notes.conflict(f"{message}: it was left out.")
+            raise ValueError(f"{message} ({argument('strict=False')} reads on without it)")
+        if len(notes.conflicts) < MOST_CONFLICTS:
+            warn_caller(message)
+            notes.conflict(f"{message}: it was left out.")
+        else:
+            notes.conflict(MORE_CONFLICTS)
 
 
 def checked_strict(strict: bool) -> None:
@@ -86,10 +90,11 @@ def read_config(values: dict[str, Any], origin: str, strict: bool) -> Config:
         if strict:
             raise ValueError(f"{message}, rope_parameters or rope_scaling")
         notes.conflict("No key speaks of RoPE: everything about it is assumed.")
-    for key, value in keys.values.items():
-        if isinstance(key, str) and key.startswith(BEGINNINGS) and key not in (*ROPE_KEYS, *OTHER_KEYS):
-            if value is not None:
-                found.relax(notes, f"{keys.source(key)} is {shown(value)}, which is not a known key of RoPE")
+    known_keys = {*ROPE_KEYS, *OTHER_KEYS}
+    unknown = [key for key in keys.values if isinstance(key, str) and key.startswith(BEGINNINGS)]
+    unknown = [key for key in unknown if key not in known_keys and keys.values[key] is not None]
+    for key in unknown[: MOST_CONFLICTS + 1]:
+        found.relax(notes, f"{keys.source(key)} is {shown(keys.values[key])}, which is not a known key of RoPE")
     return found
 
 
@@ -123,7 +128,7 @@ def _refuse(found: Config) -> None:
     if name in REFUSED_MODELS:
         raise ValueError(
             f"model_type is {shown(kind)}, which rotates in a way of its own ({REFUSED_MODELS[name]}); expected "
-            "another model, or rope_numba.Frequencies(inv_freq=...) made by hand"
+            f"another model, or {argument('rope_numba.Frequencies(inv_freq=...)')} made by hand"
         )
     if name in SWITCHES:
         key, wanted = SWITCHES[name]

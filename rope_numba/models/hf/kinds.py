@@ -53,7 +53,7 @@ def read_layers(found: Config) -> Layers:
     if count is None and rotates is not None:
         count = len(rotates)
     flags = keys.get("no_rope_layers", "layer_rope_theta")
-    source = flags.source if flags else given.source if given else f"model_type {found.model_type!r}"
+    source = flags.source if flags else given.source if given else f"model_type {shown(found.model_type)}"
     return Layers(count, types, _still_types(found), rotates, source)
 
 

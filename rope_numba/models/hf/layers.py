@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...numbers import counted, shown
+from ...texts import choice
 from ..keys import SHARES, THETAS, Found, Keys, listed, unrotated
 from .config import Config, rope_dict
 from .kinds import MOST_LAYERS, Layers, read_layers
@@ -14,6 +15,7 @@ __all__ = ["ALL", "Part", "Plan", "plan"]
 
 ALL = "all"  # the one part of a model whose layers are alike
 LOCAL_THETAS = ("rope_local_base_freq", "local_rope_theta", "rope_local_theta", "rope_theta_local", "swa_rope_theta")
+MOST_TYPES = 64  # of layers; each has frequencies of its own, and real models have four
 BESIDE = ("partial_rotary_factor", "rope_theta", "rope_type", "type")  # of no use beside dicts of layer types
 
 
@@ -45,6 +47,7 @@ def plan(found: Config) -> Plan:
     layers = read_layers(found)
     parts, silent = _parts(found, rope_dict(found), layers)
     parts = {kind: part for kind, part in parts.items() if kind not in layers.still_types}
+    _check_types(layers.source, len(parts))
     labels = _labels(found, layers, parts, silent)
     if labels:
         used = dict.fromkeys(label for label in labels if label is not None)
@@ -56,7 +59,13 @@ def plan(found: Config) -> Plan:
     kinds = list(zip(layers.types or (), labels, strict=False))
     turning = [kind for kind, label in kinds if label is not None] + [label for label in parts if label != ALL]
     still = dict.fromkeys([*layers.still_types, *silent, *(kind for kind, label in kinds if label is None)])
-    return Plan(parts, labels, tuple(dict.fromkeys(turning)), tuple(kind for kind in still if kind not in turning))
+    seen = dict.fromkeys(turning)
+    return Plan(parts, labels, tuple(seen), tuple(kind for kind in still if kind not in seen))
+
+
+def _check_types(source: str, count: int) -> None:
+    if count > MOST_TYPES:
+        raise ValueError(f"{source} makes {count} types of layers; expected {MOST_TYPES} at most")
 
 
 def _labels(found: Config, layers: Layers, parts: dict[str, Part], silent: set[str]) -> tuple[str | None, ...]:
@@ -76,7 +85,7 @@ def _labels(found: Config, layers: Layers, parts: dict[str, Part], silent: set[s
         elif kind in parts:
             labels.append(kind)
         else:
-            wanted = ", ".join(map(shown, parts))
+            wanted = choice(parts, ", ")
             raise ValueError(f"{layers.source} names {shown(kind)}; expected one of {wanted}, which have values")
     return tuple(labels)
 
@@ -99,6 +108,7 @@ def _parts(found: Config, rope: Keys | None, layers: Layers) -> tuple[dict[str, 
 
 def _nested(found: Config, rope: Keys, layered: dict[str, Any]) -> tuple[dict[str, Part], set[str]]:
     """Return the parts of a dict of dicts."""
+    _check_types(rope.path, sum(isinstance(value, dict) for value in rope.values.values()))
     parts, silent = {}, set()
     for kind, value in rope.values.items():
         if not isinstance(kind, str):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ...frequencies import Frequencies, yarn_logit_scale
+from ...texts import shown
 from ..keys import Found, Notes
 from .config import Config
 from .layers import Part
@@ -33,7 +34,7 @@ def with_logit_scale(
         return frequencies
     width = 2 * frequencies.pairs
     others = found.keys.get("qk_nope_head_dim")
-    query = f"{others.value + width}" if others is not None and isinstance(others.value, int) else "all"
+    query = shown(others.value + width) if others is not None and isinstance(others.value, int) else "all"
     notes.duty(
         f"Rotate only the rotary parts of queries and keys, as arrays of their own with {width} channels: the last "
         f"{width} of {query} channels of each query head, and the one part of a key that all heads share."
@@ -56,7 +57,7 @@ def note_temperature(found: Config, part: Part, trained: Found | None, notes: No
     beta = part.rope.get("llama_4_scaling_beta")
     if beta is not None and beta.value != 0:
         stated = part.rope.get("original_max_position_embeddings") or trained
-        length = "original_max_position_embeddings" if stated is None else stated.value
+        length = "original_max_position_embeddings" if stated is None else shown(stated.value)
         notes.duty(temperature(beta.positive(), length))
     tuned = found.keys.get("attn_temperature_tuning")
     if found.known is None or found.known.name != "llama4_text" or (tuned is not None and not tuned.value):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ...frequencies import refuse
 from ...numbers import shown
-from ..keys import Found, Keys, Notes
+from ..keys import MOST_CONFLICTS, Found, Keys, Notes
 from .config import Config
 from .layers import Part
 
@@ -51,13 +51,13 @@ def scheme_of(found: Config, part: Part, notes: Notes) -> str:
             refuse(named.value)
         except ValueError as error:
             raise ValueError(str(error).replace("scheme", named.source, 1)) from None
-    for name, value in rope.values.items():
-        if value is None or name in COMMON or name in SCHEMES[scheme]:
-            continue
+    others = [name for name, value in rope.values.items() if value is not None and name not in COMMON]
+    others = [name for name in others if name not in SCHEMES[scheme]]
+    for name in others:
         if name in KNOWN:
-            notes.conflict(f"{rope.source(name)} is {shown(value)}, which scheme {scheme!r} does not use.")
-        else:
-            found.relax(notes, f"{rope.source(name)} is not a known key of scheme {scheme!r}")
+            notes.conflict(f"{rope.source(name)} is {shown(rope.values[name])}, which scheme {scheme!r} does not use.")
+    for name in [name for name in others if name not in KNOWN][: MOST_CONFLICTS + 1]:
+        found.relax(notes, f"{rope.source(name)} is not a known key of scheme {scheme!r}")
     notes.fact("scheme", scheme, named.source if scheme == named.value else f"{named.source}, {named.value!r}")
     return scheme
 

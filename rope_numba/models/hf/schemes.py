@@ -9,6 +9,7 @@ from typing import Any
 from ... import frequencies
 from ...frequencies import Frequencies
 from ...numbers import shown
+from ...wording import argument
 from ..keys import CONTEXT, Found, Notes
 from .config import Config
 from .layers import Part
@@ -132,11 +133,11 @@ def _tell_dynamic(found: Config, part: Part, to: Arguments, context: Found | Non
     if context is None:
         raise ValueError(f"{found.keys.source(CONTEXT[0])} is missing; expected the trained length, in positions")
     to.take(TRAINED, context)
-    to.take("seq_len", context if seq_len is None else Found(seq_len, "seq_len"))
+    to.take("seq_len", context if seq_len is None else Found(seq_len, argument("seq_len")))
     if seq_len is None:
         to.notes.duty(
             f"The frequencies hold for contexts of up to {context.value} positions. For a longer one, give its length "
-            "as seq_len=, for all queries and keys that meet."
+            f"as {argument('seq_len=')}, for all queries and keys that meet."
         )
 
 
@@ -164,14 +165,15 @@ def _tell_longrope(found: Config, part: Part, to: Arguments, context: Found | No
         to.take(name, part.rope.get(name))
     to.take("max_position_embeddings", context)
     if seq_len is not None:
-        to.take("seq_len", Found(seq_len, "seq_len"))
+        to.take("seq_len", Found(seq_len, argument("seq_len")))
         variant = "long" if seq_len > boundary else "short"
-        to.notes.fact("variant", variant, f"seq_len, against {trained.source}")
+        to.notes.fact("variant", variant, f"{argument('seq_len')}, against {trained.source}")
         return
-    to.notes.fact("variant", "short", "seq_len was not given")
+    to.notes.fact("variant", "short", f"{argument('seq_len')} was not given")
     to.notes.duty(
-        f"The short factors are in use, as seq_len was not given. They hold for contexts of up to {boundary} "
-        "positions; for a longer one, give its length as seq_len=, for all queries and keys that meet."
+        f"The short factors are in use, as {argument('seq_len')} was not given. They hold for contexts of up to "
+        f"{boundary} positions; for a longer one, give its length as {argument('seq_len=')}, for all queries and keys "
+        "that meet."
     )
 
 

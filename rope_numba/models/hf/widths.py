@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ...numbers import shown
@@ -66,10 +67,11 @@ def _layers_own(found: Config, part: Part) -> Found | None:
     layers = found.keys.inner("per_layer_config")
     if layers is None:
         return None
+    indexes = set(part.indexes)
     for name in layers.values:
         inner = layers.inner(name)
         own = inner.get("head_dim") if inner is not None else None
-        if own is not None and str(name).isdecimal() and int(name) in part.indexes:
+        if own is not None and re.fullmatch("[0-9]{1,8}", str(name)) and int(name) in indexes:
             return own
     return None
 
@@ -116,7 +118,9 @@ def _rotary_dim(found: Config, part: Part, head_dim: Found, share: Found | None,
             "rotates one more, with frequencies of the odd number)"
         )
     if direct is not None and direct.value != rotary:
-        notes.conflict(f"{direct.source} is {direct.value}, but {share.source} makes {rotary}: the second was taken.")
+        notes.conflict(
+            f"{direct.source} is {shown(direct.value)}, but {share.source} makes {rotary}: the second was taken."
+        )
     return Found(rotary, f"{share.source} of {head_dim.source}" if rotary != width else share.source)
 
 
