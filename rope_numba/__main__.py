@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import functools
 import io
 import itertools
+import os
 import sys
 import time
-from typing import NoReturn
+from collections.abc import Callable
+from typing import NoReturn, TextIO
 
 from .texts import escaped
 
 MOST_LINE = 1000  # characters of a text from outside
+CLOSED = 141  # what a shell reports of a process that a closed pipe has ended
 
 
 class Parser(argparse.ArgumentParser):
@@ -68,8 +73,10 @@ def check() -> int:
     """Compare, describe and time; returns the exit status."""
     from . import selfcheck
 
+    say = functools.partial(print, flush=True)  # each line when it is known, through a pipe as well
+
     begin = time.perf_counter()
-    print("Kernels against NumPy, bit for bit, over widths, orders, strides and positions:")
+    say("Kernels against NumPy, bit for bit, over widths, orders, strides and positions:")
     failed = False
     for dtype, layout in itertools.product(selfcheck.DTYPES, selfcheck.LAYOUTS):
         _progress(f"  {dtype:9} {layout:12} compiling ...")
@@ -77,17 +84,17 @@ def check() -> int:
         failed |= bool(different)
         verdict = f"{len(different)} of {calls} calls differ" if different else f"{calls} calls, all the same"
         _progress("")
-        print(f"  {dtype:9} {layout:12} {verdict}")
+        say(f"  {dtype:9} {layout:12} {verdict}")
         for call in different[:3]:
-            print(f"      differs: {call}")
-    print(f"  done in {time.perf_counter() - begin:.1f} s\n")
+            say(f"      differs: {call}")
+    say(f"  done in {time.perf_counter() - begin:.1f} s\n")
 
     for name, value in selfcheck.describe_machine().items():
-        print(f"{name:15} {escaped(value, MOST_LINE)}")
+        say(f"{name:15} {escaped(value, MOST_LINE)}")
 
-    print("\nfloat32, 32 + 8 heads x 128, microseconds (median)   rope_numba      NumPy   ratio")
+    say("\nfloat32, 32 + 8 heads x 128, microseconds (median)   rope_numba      NumPy   ratio")
     for words, ours, numpys in selfcheck.timings():
-        print(f"  {words:49} {ours:12.1f} {numpys:10.1f} {numpys / ours:7.1f}")
+        say(f"  {words:49} {ours:12.1f} {numpys:10.1f} {numpys / ours:7.1f}")
     return 1 if failed else 0
 
 
@@ -99,5 +106,37 @@ def _progress(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def run(command: Callable[[], int]) -> int:
+    """Run the command line in a process of its own, which ends quietly where its output is not read to the end."""
+    try:
+        try:
+            return command()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except BrokenPipeError:
+        _write_nowhere(sys.stdout, sys.stderr)
+        return CLOSED
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _write_nowhere(sys.stdout)
+        print(f"standard output: {error.strerror}", file=sys.stderr)
+        return 2
+
+
+def _write_nowhere(*streams: TextIO | None) -> None:
+    """Let what is still to be written go nowhere, or Python would try again as it ends, and say so."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for stream in streams:
+        if stream is not None:
+            os.dup2(nowhere, stream.fileno())
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    from .installed import turn_to_installed
+
+    command: Callable[[], int] = main
+    if turn_to_installed():
+        from rope_numba.__main__ import main as command
+    sys.exit(run(command))

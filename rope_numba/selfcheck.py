@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import __version__, reference
+from .installed import folder
 from .literals import Layout, Order
 from .rope import Rope
 
@@ -33,12 +34,13 @@ PLACES: tuple[dict[str, Any], ...] = (
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what runs where: versions, processor, vector width, threads and the folder of the compiled cache."""
+    """Return what runs where: versions, files, processor, vectors, threads, and where compiled code is kept."""
     from .kernels import compile as compiling
     from .kernels import launch
 
     return {
         "rope_numba": __version__,
+        "files": folder(),
         "Python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
         "NumPy": np.__version__,
         **compiling.describe(),

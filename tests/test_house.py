@@ -99,7 +99,7 @@ ARROWS: dict[str, set[str]] = {
     "explain": {"models.header", "numbers"},
     "plots": {"frequencies", "numbers", "texts"},
     "inspecting": {"explain", "layers", "models.local", "rope", "texts", "wording"},
-    "selfcheck": {"__init__", "literals", "reference", "rope"},
+    "selfcheck": {"__init__", "installed", "literals", "reference", "rope"},
     "models.header": {"frequencies", "texts"},
     "models.__init__": {"models.header"},
     "models.local": {"texts", "wording"},
@@ -265,6 +265,7 @@ ARROWS: dict[str, set[str]] = {
     "integrations.overloads": {"kernels.launch", "kernels.row", "kernels.storage"},
     "texts": set(),
     "wording": set(),
+    "installed": set(),
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {

@@ -124,7 +124,7 @@ def files(folder: Path) -> set[Path]:
 
 
 def test_an_installed_wheel_runs_and_an_uninstalled_one_leaves_compiled_code_only(
-    built: tuple[Path, Path], tmp_path: Path
+    built: tuple[Path, Path], sources: Path, tmp_path: Path
 ) -> None:
     home, here, place = tmp_path / "home", tmp_path / "here", tmp_path / "venv"
     home.mkdir()
@@ -138,6 +138,11 @@ def test_an_installed_wheel_runs_and_an_uninstalled_one_leaves_compiled_code_onl
     printed = run(python, "-m", "rope_numba", cwd=here, HOME=str(home))
     assert printed.count("all the same") == 8
     (folder,) = re.findall(r"^compiled cache +(.*)$", printed, re.MULTILINE)
+    # The README's first command runs where the sources lie, which Python finds first there.
+    from_sources = run(python, "-m", "rope_numba", cwd=sources, HOME=str(home))
+    for each in (printed, from_sources):
+        (checked,) = re.findall(r"^files +(.*)$", each, re.MULTILINE)
+        assert Path(checked).is_relative_to(place)
     compiled = files(Path(folder))
     assert compiled
     run(*pip, "uninstall", "--yes", "rope_numba", cwd=here, HOME=str(home))

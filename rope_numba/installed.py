@@ -1,0 +1,40 @@
+"""Which files of the package run: the installed ones, from a checkout of the sources as well."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.machinery import PathFinder
+
+__all__ = ["folder", "turn_to_installed"]
+
+PACKAGE = __name__.partition(".")[0]
+
+
+def folder() -> str:
+    """Return the folder of the package that runs."""
+    return os.path.dirname(os.path.abspath(__file__))
+
+
+def turn_to_installed() -> bool:
+    """Make the next import find the installed package, if this one was found only because Python was started here.
+
+    `python -m` puts the working directory first, so that in a checkout of the sources it finds these, and not what pip
+    has installed. Returns False, and changes nothing, if this is the package to run.
+    """
+    if not (sys.path and _same(sys.path[0], os.curdir) and _same(os.path.dirname(folder()), os.curdir)):
+        return False
+    found = PathFinder.find_spec(PACKAGE, sys.path[1:])
+    if found is None or found.origin is None or _same(os.path.dirname(found.origin), folder()):
+        return False
+    del sys.path[0]
+    for name in [name for name in sys.modules if name.partition(".")[0] == PACKAGE]:
+        del sys.modules[name]
+    return True
+
+
+def _same(one: str, other: str) -> bool:
+    try:
+        return os.path.samefile(one or os.curdir, other)
+    except OSError:  # one of them is not there
+        return False
