@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .frequencies import Frequencies
 from .hints import public_names
 from .literals import Backend, Layout, Order
 from .texts import escaped
+
+if TYPE_CHECKING:
+    from .models.header import Header
 
 __all__ = ["Identity"]
 
@@ -39,6 +42,7 @@ class Identity:
     max_position: int | None
     backend: Backend
     _base: float | None  # theta, if the frequencies were made from it: for the repr only
+    _header: Header | None  # what it was made from, if by a reader: for explain() only
 
     def _arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ARGUMENTS}
@@ -56,7 +60,8 @@ class Identity:
         return hash(tuple(self._arguments().values()))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), self._arguments(), self._base)
+        header = () if self._header is None else (self._header,)
+        return _unpickled, (type(self), self._arguments(), self._base, *header)
 
     def __dir__(self) -> list[str]:
         return public_names(self)
@@ -83,7 +88,8 @@ class Identity:
         return f"Rope({', '.join(parts)})"
 
 
-def _unpickled(kind: Any, arguments: dict[str, Any], base: float | None) -> Any:
+def _unpickled(kind: Any, arguments: dict[str, Any], base: float | None, header: Header | None = None) -> Any:
     rope = kind(**arguments)
     object.__setattr__(rope, "_base", base)
+    object.__setattr__(rope, "_header", header)
     return rope

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import gguf_files
 import pytest
 
 import rope_numba as rn
+from rope_numba import explain
 from rope_numba.__main__ import main
 
 CONFIGS = sorted(p for p in (Path(__file__).parent / "configs").glob("*.json") if p.stem not in ("golden", "sources"))
@@ -199,3 +204,43 @@ def test_the_readme_quotes_the_explanation_of_llama_3_1(
     monkeypatch.chdir(root)
     assert main(["inspect", "tests/configs/llama_3_1_8b.json"]) == 0
     assert capsys.readouterr().out.rstrip() in (root / "README.md").read_text()
+
+
+COPIES: dict[str, Callable[[rn.Rope], rn.Rope]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    **{
+        f"pickle, protocol {protocol}": lambda rope, protocol=protocol: pickle.loads(pickle.dumps(rope, protocol))
+        for protocol in range(pickle.HIGHEST_PROTOCOL + 1)
+    },
+    "pickle of a pickle": lambda rope: pickle.loads(pickle.dumps(pickle.loads(pickle.dumps(rope)))),
+    "the Rope of a copied Rotation": lambda rope: copy.deepcopy(rope.at(offset=3, tokens=2)).rope,
+    "the Rope of a pickled Rotation": lambda rope: pickle.loads(pickle.dumps(rope.at(offset=3, tokens=2))).rope,
+    "one of a pickled list": lambda rope: pickle.loads(pickle.dumps([rope, rope]))[1],
+}
+
+
+@pytest.mark.parametrize("way", COPIES)
+def test_a_copy_explains_itself_as_its_original_does(way: str, tmp_path: Path) -> None:
+    path = gguf_files.written(tmp_path / "model.gguf", "deepseek2", **gguf_files.DEEPSEEK)
+    ropes = {
+        "arguments": rn.Rope(96, theta=5e5, rotary_dim=48),
+        "a dict": rn.Rope.from_hf(LLAMA, max_position=99, order="htd"),
+        "a file": rn.Rope.from_hf(written(tmp_path, DEEPSEEK)),
+        "a GGUF file": rn.Rope.from_gguf(path),
+        "layers": next(iter(rn.ropes_from_hf(LLAMA).ropes.values())),
+    }
+    duties = 0
+    for rope in ropes.values():
+        twin = COPIES[way](rope)
+        assert (twin, hash(twin), repr(twin)) == (rope, hash(rope), repr(rope))
+        assert twin.explain() == rope.explain()
+        assert explain.as_dict(twin) == explain.as_dict(rope)
+        duties += "Left to the caller:" in twin.explain()
+    assert duties >= 2
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_header_travels_in_a_few_kilobytes(path: Path) -> None:
+    for rope in rn.ropes_from_hf(path, strict=False).ropes.values():
+        assert len(pickle.dumps(rope)) < 16 << 10

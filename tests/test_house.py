@@ -37,9 +37,9 @@ ARROWS: dict[str, set[str]] = {
         "frequencies.refused",
     },
     "frequencies.powers": {"errorfree", "exact"},
-    "frequencies.arguments": {"numbers", "texts"},
+    "frequencies.arguments": {"integrations.torch", "numbers", "texts"},
     "frequencies.axes": {"frequencies.arguments", "frequencies.base", "hints", "numbers"},
-    "frequencies.base": {"frequencies.arguments", "hints", "numbers", "texts"},
+    "frequencies.base": {"arrays", "frequencies.arguments", "hints", "integrations.torch", "numbers", "texts"},
     "frequencies.interpolated": {
         "frequencies.arguments",
         "frequencies.base",

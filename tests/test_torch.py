@@ -317,3 +317,126 @@ def test_a_frozen_parameter_is_taken(torch: Any) -> None:
     q = torch.nn.Parameter(torch.ones(2, 3, 16), requires_grad=False)
     assert rn.Rope(16)(q, offset=1) is q
     assert not torch.equal(q, torch.ones(2, 3, 16))
+
+
+def freed(x: Any, left: int = 0) -> Any:
+    """Return a tensor whose storage has been resized to so many bytes, as FSDP does."""
+    x.untyped_storage().resize_(left)
+    return x
+
+
+def last_part(x: Any) -> Any:
+    """Return the second half of a tensor, whose storage is one element too short for it."""
+    whole = x.repeat(2, *[1] * (x.ndim - 1))
+    half = whole[len(x) :]
+    freed(whole, whole.nbytes - whole.element_size())
+    return half
+
+
+def transposed(x: Any) -> Any:
+    """Return a view, not contiguous if there are axes enough, whose storage is one element too short for it."""
+    view = x.transpose(0, x.ndim - 2) if x.ndim > 1 else x
+    freed(x, x.nbytes - x.element_size())
+    return view
+
+
+# A tensor of which not all elements are in its storage.
+LOST: dict[str, Callable[[Any], Any]] = {
+    "freed": freed,
+    "one byte short": lambda x: freed(x, x.nbytes - 1),
+    "one row left": lambda x: freed(x, x.nbytes // len(x)),
+    "a view from an offset on": last_part,
+    "a transposed view": transposed,
+    "a parameter": lambda x: freed(sys.modules["torch"].nn.Parameter(x, requires_grad=False)),
+}
+SHAPE = (3, 3, 16)  # tokens and heads are alike, so that a transposed view fits too
+
+# Every entrance that takes tensors: the argument that is named, the tensor that is lost, and the call.
+ENTRANCES: dict[str, tuple[str, str, Callable[[Any, Any, Any], Any]]] = {
+    "rope": ("q", "float", lambda rope, x, good: rope(x, offset=1)),
+    "rope by positions": ("q", "float", lambda rope, x, good: rope(x, positions=[4, 1, 2])),
+    "k": ("k", "float", lambda rope, x, good: rope(good(), x, offset=1)),
+    "inverse": ("q", "float", lambda rope, x, good: rope.inverse(x, offset=1)),
+    "shift": ("k", "float", lambda rope, x, good: rope.shift(x, 2)),
+    "step": ("q", "float", lambda rope, x, good: rope.at(offset=1, tokens=3)(x)),
+    "k of a step": ("k", "float", lambda rope, x, good: rope.at(offset=1, tokens=3)(good(), x)),
+    "apply_rope": ("q", "float", lambda rope, x, good: rn.apply_rope(x, offset=1)),
+    "k of apply_rope": ("k", "float", lambda rope, x, good: rn.apply_rope(good(), x, offset=1)),
+    "input of out=": ("q", "float", lambda rope, x, good: rope(x, offset=1, out=good())),
+    "out=": ("out", "float", lambda rope, x, good: rope(good(), offset=1, out=x)),
+    "one of two out=": ("out[1]", "float", lambda rope, x, good: rope(good(), good(), offset=1, out=(None, x))),
+    "out= of a step": ("out", "float", lambda rope, x, good: rope.at(offset=1, tokens=3)(good(), out=x)),
+    "out= of shift": ("out", "float", lambda rope, x, good: rope.shift(good(), 1, out=x)),
+    "positions": ("positions", "int", lambda rope, x, good: rope(good(), positions=x)),
+    "positions of at": ("positions", "int", lambda rope, x, good: rope.at(positions=x)),
+    "positions in a list": ("positions", "int", lambda rope, x, good: rope(good()[None], positions=[x])),
+    "offset": ("offset", "int", lambda rope, x, good: rope(good()[None].repeat(3, 1, 1, 1), offset=x)),
+    "delta": ("delta", "int", lambda rope, x, good: rope.shift(good(), x)),
+    "cu_seqlens": ("cu_seqlens", "int", lambda rope, x, good: rn.ragged_positions(x)),
+    "offset of ragged": ("offset", "int", lambda rope, x, good: rn.ragged_positions([0, 1, 2, 3], x)),
+    "inv_freq": ("inv_freq", "float row", lambda rope, x, good: rn.Frequencies(x)),
+    "inv_freq, given": ("inv_freq", "float row", lambda rope, x, good: rn.frequencies.given(x)),
+    "streams": ("streams", "int", lambda rope, x, good: rn.Frequencies([1.0, 0.5, 0.1], streams=x)),
+    "divisors": ("divisors", "float row", lambda rope, x, good: rn.frequencies.divided(6, divisors=x)),
+    "long_factor": (
+        "long_factor",
+        "float row",
+        lambda rope, x, good: rn.frequencies.longrope(
+            6, short_factor=[1, 1, 1], long_factor=x, original_max_position_embeddings=9, factor=2.0
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("lost", LOST)
+@pytest.mark.parametrize("entrance", ENTRANCES)
+def test_a_tensor_whose_storage_was_freed_or_shrunk_is_refused_and_nothing_is_written(
+    torch: Any, entrance: str, lost: str
+) -> None:
+    name, kind, call = ENTRANCES[entrance]
+    x = {
+        "float": lambda: torch.ones(SHAPE),
+        "float row": lambda: torch.ones(3),
+        "int": lambda: torch.arange(3),
+    }[kind]()
+    made = []
+
+    def good() -> Any:
+        made.append(torch.ones(SHAPE))
+        return made[-1]
+
+    with pytest.raises(ValueError, match=r"; expected one that was not freed or shrunk$") as refused:
+        call(rn.Rope(16), LOST[lost](x), good)
+    assert str(refused.value).startswith(f"{name} has a storage of ")
+    assert all((x == 1).all() for x in made)
+
+
+@pytest.mark.parametrize("dtype", NAMES)
+def test_a_step_that_has_rotated_a_tensor_refuses_another_that_was_freed(torch: Any, dtype: str) -> None:
+    rope = rn.Rope(16)
+    step = rope.at(offset=1, tokens=3)
+    for _ in range(3):
+        step(torch.ones(SHAPE, dtype=getattr(torch, dtype)))
+        rope(torch.ones(SHAPE, dtype=getattr(torch, dtype)), offset=1)
+    for call in (step, lambda q: rope(q, offset=1)):
+        with pytest.raises(ValueError, match=r"^q has a storage of 0 bytes and reaches"):
+            call(freed(torch.ones(SHAPE, dtype=getattr(torch, dtype))))
+
+
+def test_a_tensor_is_taken_as_long_as_its_own_elements_are_there(torch: Any) -> None:
+    rope, whole = rn.Rope(16), torch.ones(6, 3, 16)
+    first = freed(whole, whole.nbytes // 2)[:3]
+    assert torch.equal(rope(first, offset=1), rope(torch.ones(3, 3, 16), offset=1))
+    assert rope(freed(torch.ones(0, 3, 16)), offset=1).shape == (0, 3, 16)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_frequencies_take_the_tensors_of_a_model(torch: Any, dtype: str) -> None:
+    speeds = torch.nn.Parameter(torch.tensor([1.0, 0.25, 0.125], dtype=getattr(torch, dtype)))
+    expected = rn.Frequencies([1.0, 0.25, 0.125])
+    assert rn.Frequencies(speeds) == expected  # which only reads them
+    assert rn.Frequencies(list(speeds)) == expected
+    assert rn.frequencies.divided(6, divisors=speeds) == rn.frequencies.divided(6, divisors=[1.0, 0.25, 0.125])
+    for refused in (speeds.detach().to("meta"), speeds.detach().to_sparse()):
+        with pytest.raises(TypeError, match=r"^inv_freq (is on device meta|has layout)"):
+            rn.Frequencies(refused)

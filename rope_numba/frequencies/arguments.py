@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ..integrations.torch import as_reals
 from ..numbers import counted, even_width, is_int, positive, shown, whole
 from ..texts import escaped
 
@@ -78,6 +79,7 @@ def divisors_of(name: str, values: ArrayLike | Sequence[float], pairs: int) -> l
     numbers = counted(pairs, "number")
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; expected {numbers} above 0, without a mask")
+    values = as_reals(name, values)
     try:
         given = np.asarray(values)
     except ValueError:

@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..arrays import read_only_copy
 from ..hints import hinted, public_names
+from ..integrations.torch import as_integers, as_reals
 from ..numbers import positive, shown
 from ..texts import escaped
 from .arguments import WIDEST
@@ -151,6 +153,7 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
     # Not np.ma: that would import it, while another thread may be about to fork.
     if isinstance(inv_freq, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise TypeError("inv_freq is a masked array; expected real numbers without a mask")
+    inv_freq = as_reals("inv_freq", inv_freq)
     try:
         given = np.asarray(inv_freq)
     except ValueError:
@@ -171,6 +174,7 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
 
 def _streams(streams: ArrayLike, pairs: int) -> NDArray[np.int64]:
     """Return streams as a new array of int64, or raise."""
+    streams = as_integers("streams", streams)
     try:
         given = np.asarray(streams)
     except ValueError:

@@ -5,7 +5,9 @@ PyTorch is never imported here: as long as nobody else has, there is no tensor t
 
 from __future__ import annotations
 
+import operator
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from ..arrays import BFLOAT16_BITS, TYPES
 from ..texts import type_name
 
-__all__ = ["as_array", "as_integers", "is_tensor", "note_written"]
+__all__ = ["as_array", "as_integers", "as_reals", "is_tensor", "note_written"]
 
 # By the tensor's dtype, as PyTorch writes it.
 _FLOATS = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16")
@@ -51,7 +53,8 @@ def as_array(name: str, x: Any) -> Any:
     TypeError
         If the tensor is of another dtype, class, layout or device.
     ValueError
-        If it requires grad, carries a forward-mode tangent, or has its negative bit set.
+        If it requires grad, carries a forward-mode tangent, has its negative bit set, or its storage has been freed or
+        shrunk.
 
     Examples
     --------
@@ -70,19 +73,24 @@ def as_array(name: str, x: Any) -> Any:
         raise ValueError(f"{name} carries a tangent of forward-mode autograd; expected a tensor outside it")
     if x.is_neg():
         raise ValueError(f"{name} has its negative bit set; expected numbers as they are in memory")
+    _check_storage(name, x)
     try:
         return x.view(torch.int16).numpy().view(BFLOAT16_BITS) if x.dtype == torch.bfloat16 else x.numpy()
     except RuntimeError:  # a wrapper that says it is dense and on the CPU: inside torch.func, or a ZeroTensor
-        raise TypeError(f"{name} has no memory of its own; expected an ordinary tensor on the CPU") from None
+        raise _no_memory(name) from None
 
 
 def as_integers(name: str, x: Any) -> Any:
     """Return a NumPy array over the memory of a tensor of integers; what is not a tensor comes back as it is.
 
+    Tensors in a list are made arrays one by one.
+
     Raises
     ------
     TypeError
         If it holds something else, or lies elsewhere than in the CPU's memory.
+    ValueError
+        If its storage has been freed or shrunk.
 
     Examples
     --------
@@ -90,12 +98,39 @@ def as_integers(name: str, x: Any) -> Any:
     [3, 4]
     """
     if not is_tensor(x):
-        return x
+        return _each(as_integers, name, x)
     _check_place(name, x)
     if str(x.dtype) not in _INTEGERS:
         raise TypeError(f"{name} has dtype {x.dtype}; expected integers")
+    _check_storage(name, x)
     array: NDArray[Any] = np.asarray(x.numpy())
     return array
+
+
+def as_reals(name: str, x: Any) -> Any:
+    """Return the numbers of a tensor of any dtype as a NumPy array; what is not a tensor comes back as it is.
+
+    Tensors in a list are made arrays one by one. Floats are widened to float64. A tensor that requires grad is taken,
+    as its numbers are only read.
+
+    Raises
+    ------
+    TypeError
+        If it lies elsewhere than in the CPU's memory.
+    ValueError
+        If its storage has been freed or shrunk.
+
+    Examples
+    --------
+    >>> as_reals("inv_freq", [1.0, 0.1])
+    [1.0, 0.1]
+    """
+    if not is_tensor(x):
+        return _each(as_reals, name, x)
+    _check_place(name, x)
+    _check_storage(name, x)
+    numbers = x.detach().resolve_neg()
+    return (numbers.double() if numbers.is_floating_point() else numbers.resolve_conj()).numpy()
 
 
 def note_written(*written: Any) -> None:
@@ -116,6 +151,39 @@ def _check_place(name: str, x: Any) -> None:
         raise TypeError(f"{name} is a nested tensor; expected a strided one")
     if x.layout is not torch.strided:
         raise TypeError(f"{name} has layout {x.layout}; expected torch.strided")
+
+
+def _check_storage(name: str, x: Any) -> None:
+    """Check that all elements of a tensor lie in its storage, which may have been freed or shrunk.
+
+    PyTorch does so with `untyped_storage().resize_`, as its FSDP frees parameters, and leaves the shape as it was.
+    """
+    count = x.numel()
+    if count == 0:
+        return
+    try:
+        there = x.untyped_storage().nbytes()
+        if not x.is_contiguous():
+            count = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+        used = (x.storage_offset() + count) * x.element_size()
+    except RuntimeError:  # inside torch.func
+        raise _no_memory(name) from None
+    if there < used:
+        raise ValueError(
+            f"{name} has a storage of {there} bytes and reaches {used}; expected one that was not freed or shrunk"
+        )
+
+
+def _no_memory(name: str) -> TypeError:
+    return TypeError(f"{name} has no memory of its own; expected an ordinary tensor on the CPU")
+
+
+def _each(convert: Callable[[str, Any], Any], name: str, x: Any) -> Any:
+    """Return a list with each tensor in it converted; what holds no tensor comes back as it is."""
+    if type(x) not in (list, tuple) or "torch" not in sys.modules:
+        return x
+    parts = [convert(name, part) if is_tensor(part) or isinstance(part, (list, tuple)) else part for part in x]
+    return x if all(map(operator.is_, parts, x)) else parts
 
 
 def _has_tangent(x: Any) -> bool:
