@@ -14,7 +14,16 @@ from numpy.typing import NDArray
 from .numbers import counted
 from .texts import escaped, type_name
 
-__all__ = ["accept", "accept_into", "counts_of", "four_axes", "kind_of", "overlaps_itself", "storage_of"]
+__all__ = [
+    "accept",
+    "accept_into",
+    "counts_of",
+    "four_axes",
+    "kind_of",
+    "overlaps_itself",
+    "read_only_copy",
+    "storage_of",
+]
 
 TYPES = "float32, float64, float16 or bfloat16"
 
@@ -275,3 +284,14 @@ def kind_of(x: object) -> str:
         return "None"
     name = type_name(x)
     return f"{'an' if name[0].lower() in 'aeiou' else 'a'} {name}"
+
+
+def read_only_copy(numbers: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy that says it is read-only.
+
+    The flag stops NumPy's users, but not torch.from_numpy, DLPack or ctypes, so the memory must be the caller's own.
+    The flag can be cleared: torch.compile fails on arrays where it cannot.
+    """
+    copy = numbers.copy()
+    copy.flags.writeable = False
+    return copy

@@ -319,6 +319,7 @@ class Rope(Identity, Readable):
         Returns
         -------
         cos, sin : read-only array of float32, shape (n, pairs)
+            Copies: their memory is the caller's own.
 
         Raises
         ------
@@ -333,8 +334,7 @@ class Rope(Identity, Readable):
         (4096, 32)
         """
         rows = self._engines[FORWARD].rows(parse_count("n", n, self.max_position), FLOAT32, FORWARD)[0]
-        rows = np.asarray(memoryview(rows).toreadonly())  # which nobody can make writeable
-        return rows[:, 0], rows[:, 1]
+        return arrays.read_only_copy(rows[:, 0]), arrays.read_only_copy(rows[:, 1])
 
     def _now(self, q: Any, k: Any, positions: Integers, offset: Integers, way: int, out: Any = None) -> Any:
         if offset is None:

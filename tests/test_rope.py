@@ -162,14 +162,6 @@ def test_a_rotations_pickle_is_small_and_rotates_alike() -> None:
         assert_same_bits(again, q)
 
 
-def test_what_is_read_only_cannot_be_made_writeable() -> None:
-    rope = rn.Rope(64)
-    cos, sin = rope.tables(4)
-    for array in (cos, sin, rope.frequencies.inv_freq):
-        with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
-            array.setflags(write=True)
-
-
 def test_an_unknown_setting_of_apply_rope_is_refused_by_its_name() -> None:
     with pytest.raises(TypeError, match=r"apply_rope\(\) got an unexpected keyword argument 'base'"):
         rn.apply_rope(normal((1, 1, 8)), offset=0, base=10_000.0)  # type: ignore[call-overload]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -23,14 +23,15 @@ FASTEST = 2.0**900
 MOST_STREAMS = 16
 
 
-@dataclass(frozen=True, eq=False, init=False)
+@dataclass(frozen=True, eq=False, init=False, repr=False)
 class Frequencies:
     """The angular frequency of each pair, and what goes with them: a magnitude, and for multi-axis models a stream.
 
     Parameters
     ----------
     inv_freq : array of float64, shape (pairs,)
-        Radians that a pair turns from one position to the next. Kept as a read-only copy.
+        Radians that a pair turns from one position to the next. It is copied, and each access returns another read-only
+        copy.
     attention_factor : float
         Magnitude of the rotation, above 0: cosines and sines are multiplied by it, so that rotated channels of q and
         of k both carry it.
@@ -64,15 +65,16 @@ class Frequencies:
     array([1.  , 0.1 , 0.01])
     """
 
-    inv_freq: NDArray[np.float64]
     attention_factor: float
-    streams: NDArray[np.int64] = field(repr=False)
     attention_logit_scale: float
-    depends_on_length: bool = field(repr=False)
-    theta: float | None = field(repr=False)
-    key: tuple[Any, ...] = field(repr=False)  # what a rotation is made of, hashable
-    table_key: tuple[bytes, float] = field(repr=False)  # what a table of rows is made of
-    smallest: float = field(repr=False)
+    depends_on_length: bool
+    theta: float | None
+    key: tuple[Any, ...]  # what a rotation is made of, hashable
+    # What a table of rows is made of. Text and not bytes: torch.frombuffer writes to bytes too.
+    table_key: tuple[str, float]
+    smallest: float
+    _inv_freq: NDArray[np.float64]
+    _streams: NDArray[np.int64]
 
     @hinted
     def __init__(
@@ -90,32 +92,42 @@ class Frequencies:
             raise ValueError(f"attention_factor is {factor}; expected a number whose inverse is finite")
         if not isinstance(depends_on_length, bool):
             raise TypeError(f"depends_on_length is {shown(depends_on_length)}; expected True or False")
-        raw = values.tobytes()
         axes = np.zeros(values.size, np.int64) if streams is None else _streams(streams, values.size)
         turning = np.abs(values[values != 0.0])
+        table_key = values.tobytes().hex(), factor
         own = {
-            "inv_freq": np.frombuffer(raw),  # of bytes, which nobody can make writeable
             "attention_factor": factor,
-            "streams": np.frombuffer(axes.tobytes(), np.int64),
             "attention_logit_scale": positive("attention_logit_scale", attention_logit_scale),
             "depends_on_length": depends_on_length,
             "theta": None if theta is None else positive("theta", theta),
-            "key": (raw, factor, axes.tobytes()),
-            "table_key": (raw, factor),
+            "key": (*table_key, axes.tobytes().hex()),
+            "table_key": table_key,
             "smallest": float(turning.min(initial=1.0)) * min(factor, 1.0),
+            "_inv_freq": values,
+            "_streams": axes,
         }
         for name, value in own.items():
             object.__setattr__(self, name, value)
 
     @property
+    def inv_freq(self) -> NDArray[np.float64]:
+        """Radians that each pair turns from one position to the next: a read-only copy."""
+        return read_only_copy(self._inv_freq)
+
+    @property
+    def streams(self) -> NDArray[np.int64]:
+        """Which of a token's positions turns each pair: a read-only copy."""
+        return read_only_copy(self._streams)
+
+    @property
     def pairs(self) -> int:
         """Number of pairs: half the rotary width."""
-        return int(self.inv_freq.size)
+        return int(self._inv_freq.size)
 
     @property
     def stream_count(self) -> int:
         """Number of positions that a token has: 1, unless pairs follow several streams."""
-        return int(self.streams.max()) + 1
+        return int(self._streams.max()) + 1
 
     def __eq__(self, other: object) -> bool:
         return self.key == other.key if isinstance(other, Frequencies) else NotImplemented
@@ -125,6 +137,12 @@ class Frequencies:
 
     def __dir__(self) -> list[str]:
         return public_names(self, but=("key", "smallest", "table_key"))
+
+    def __repr__(self) -> str:
+        return (
+            f"Frequencies(inv_freq={self._inv_freq!r}, attention_factor={self.attention_factor!r}, "
+            f"attention_logit_scale={self.attention_logit_scale!r})"
+        )
 
     def replaced(self, **changes: Any) -> Frequencies:
         """Return the same with some values changed, by the names of the arguments.

@@ -32,7 +32,8 @@ def sections_of(source: Source, frequencies: Frequencies, notes: Notes) -> tuple
     shared = named({"sections": path}, schemes.mrope, frequencies, sections=sections, interleaved=turns)
     notes.fact("sections", tuple(sections), path)
     notes.fact("sections_order", "turns" if turns else "blocks", source.default)
-    left = [pair for pair in range(shared.pairs) if shared.streams[pair] == 0 and (pair % 3 or pair >= 3 * sections[0])]
+    streams = shared.streams.tolist()
+    left = [pair for pair in range(shared.pairs) if streams[pair] == 0 and (pair % 3 or pair >= 3 * sections[0])]
     if turns and left:
         which, them = (f"Pair {left[0]} follows", "it") if len(left) == 1 else (f"Pairs {left} follow", "them")
         notes.conflict(f"{which} time here, as in transformers; llama.cpp does not turn {them} for text.")
