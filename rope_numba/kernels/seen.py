@@ -107,10 +107,12 @@ def fields_are_where_they_were() -> bool:
     for writeable in (True, False):
         x = np.zeros((3, 5, 7), np.float32)[::2, 1:]
         x.flags.writeable = writeable
+        if bool(x.flags.num & WRITEABLE) != writeable:
+            return False
         places = ADDRESS, AXES, SHAPE, STRIDES, FLAGS
         words = np.asarray(_Words(id(x), max(places) // 8 + 1)).tolist()  # in CPython, id is an object's address
         address, axes, shape, strides, flags = (words[place // 8] for place in places)
-        if address != x.ctypes.data or axes & 0xFFFF_FFFF != x.ndim or bool(flags & WRITEABLE) != writeable:
+        if address != x.ctypes.data or axes & 0xFFFF_FFFF != x.ndim or flags & 0xFFFF_FFFF != x.flags.num:
             return False
         if any(tuple(np.asarray(_Words(at, 3))) != seen for at, seen in ((shape, x.shape), (strides, x.strides))):
             return False

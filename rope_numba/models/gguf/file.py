@@ -168,7 +168,7 @@ class _Walk:
         try:
             return self.data[at : at + length].decode()
         except UnicodeDecodeError:
-            raise self.wrong(f"whose {self.what} is not UTF-8", "UTF-8 text") from None
+            raise self.wrong(f"whose {self.what.removeprefix('the ')} is not UTF-8", "UTF-8 text") from None
 
     def beginning(self) -> tuple[int, int]:
         """Return the numbers of keys and of tensors."""
