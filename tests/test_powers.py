@@ -150,9 +150,9 @@ def decided(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     asked: list[Any] = []
     original = powers._by_decimal
 
-    def counted(*given: Any) -> float:
-        asked.append(given)
-        return original(*given)
+    def counted(base: float, pairs: int, slower: Fraction, undecided: list[int]) -> list[float]:
+        asked.extend(undecided)
+        return original(base, pairs, slower, undecided)
 
     monkeypatch.setattr(powers, "_by_decimal", counted)
     powers._kept.cache_clear()
@@ -163,6 +163,22 @@ def test_few_powers_are_left_to_decimal(decided: list[Any]) -> None:
     for theta in np.random.default_rng(0).uniform(1e4, 1e7, 1000).tolist():
         schemes.default(128, theta)
     assert len(decided) <= 16  # of 64,000, of which 1 in 32,000 is undecided
+
+
+# Powers of bases next to 1, or to a power of 2 as high as there are pairs, are next to the middle of two float64.
+@pytest.mark.parametrize("bits", [46, 47, 48])
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("scale", [1.0, 2.0**64, 2.0**-64])
+def test_however_many_powers_are_undecided_one_exponential_is_computed(
+    scale: float, sign: int, bits: int, decided: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    computed: list[Any] = []
+    original = powers._logarithm
+    monkeypatch.setattr(powers, "_logarithm", lambda *given: computed.append(given) or original(*given))
+    theta = scale * (1 + sign * 2.0**-bits)
+    assert schemes.default(128, theta).inv_freq.tolist() == [nearest(theta, exponent(pair, 64)) for pair in range(64)]
+    assert len(computed) <= 2  # one for float64, one for all that it left
+    assert bits < 48 or len(decided) >= 16
 
 
 def test_what_float64_leaves_undecided_decimal_decides(decided: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
