@@ -1014,6 +1014,14 @@ def test_a_ramp_that_begins_or_ends_at_infinity_stops_at_the_outermost_pairs(tur
     assert 1.0 < slowed[3] <= 4.0
 
 
+@pytest.mark.parametrize("truncate", [True, False])
+@pytest.mark.parametrize("turns", [1.7e308, 5e-324])
+def test_a_ramp_that_lies_at_infinity_is_refused(turns: float, truncate: bool) -> None:
+    ends = {"beta_fast": turns, "beta_slow": turns, "original_max_position_embeddings": 4096}
+    with pytest.raises(ValueError, match="expected a length for which the ramp does not run backwards"):
+        schemes.yarn(8, factor=4.0, truncate=truncate, **ends)
+
+
 def test_a_sequence_that_is_no_longer_than_the_ramp_needs_gives_a_steep_ramp() -> None:
     # Both bounds fall on pair 0: that pair is kept, and every other one is divided.
     made = schemes.yarn(8, factor=4.0, original_max_position_embeddings=6).inv_freq

@@ -111,7 +111,7 @@ def _ramp(
         for turns in (beta_fast, beta_slow)
     )
     low, high = max(low, 0.0), min(high, rotary_dim - 1.0)  # not pairs - 1, which is keras-hub's former mistake
-    if truncate:
+    if truncate and math.isfinite(low) and math.isfinite(high):
         low, high = float(math.floor(low)), float(math.ceil(high))
     if low > high:
         raise ValueError(
