@@ -4,7 +4,8 @@ An angle loses k times pi/2 (Cody and Waite: pi/2 in parts so short that their p
 whose cosine and sine are listed. Of what is left, at most 1/1024, a few terms of Taylor's series are enough.
 
 For float64 a result is the sum of two float64 numbers, off by less than 2**-69 of itself; for float32 one float64 will
-do. Where that error could change the rounding (1 float64 in 50,000, 1 float32 in 17 million) whole numbers decide.
+do. Where that error could change the rounding (1 float32 in 17 million) two float64 decide for float32 too, and where
+theirs could (1 float64 in 50,000), whole numbers do.
 Everything is made of sums, products and roundings of float64, whose bits IEEE 754 fixes, and each is a NumPy call of
 its own, which nothing contracts. NumPy's own cosines have other last bits on another processor.
 """
@@ -42,15 +43,26 @@ def write_cosines_and_sines(angles: Vector, factor: float, out: NDArray[Any]) ->
 
     The type of out, float32 or float64, is what is rounded to.
     """
+    _write(angles, factor, out, in_two=out.dtype != np.float32)
+
+
+def _write(angles: Vector, factor: float, out: NDArray[Any], *, in_two: bool) -> None:
+    """Write what one or two float64 numbers decide, and leave the rest to two, or to whole numbers."""
     size = np.abs(angles)
     least, most = float(size.min(initial=1.0)), float(size.max(initial=1.0))
     scaled, exponent = (factor, 0) if FACTORS[0] <= factor <= FACTORS[1] else math.frexp(factor)
-    formula = _one_float64 if out.dtype == np.float32 else _two_float64
+    formula = _two_float64 if in_two else _one_float64
+    plain = exponent == 0 and (not in_two or out.dtype != np.float32)  # a sum of two float64 is rounded to them first
     results = formula(*_reduced(angles, most >= FAR), _listed(scaled))
     small = (size < SMALL) & (size > 0.0) if least < SMALL else None
     of_small = None if small is None else small_cosines_and_sines(angles[small], scaled)
     for row, (value, rest, error) in enumerate(results):
-        out[row], high = (_rounded(value, rest + off, exponent, out.dtype) for off in (-error, error))
+        out[row], high = (
+            (value + (rest + off)).astype(out.dtype, copy=False)
+            if plain
+            else round_once(value, rest + off, exponent, out.dtype)
+            for off in (-error, error)
+        )
         undecided = out[row] != high
         if small is not None and of_small is not None:
             low, high = (round_once(end, left, more + exponent, out.dtype) for end, left, more in of_small[row])
@@ -58,14 +70,15 @@ def write_cosines_and_sines(angles: Vector, factor: float, out: NDArray[Any]) ->
         if least == 0.0:
             np.copyto(out[row], (factor, angles)[row], where=size == 0.0, casting="same_kind")  # sin(-0.0) is -0.0
             undecided &= size > 0.0
-        if undecided.any():
+        if not undecided.any():
+            continue
+        if in_two:
             for entry in zip(*np.nonzero(undecided), strict=True):
                 out[row][entry] = rounded(("cos", "sin")[row], float(angles[entry]), factor, out.dtype)
-
-
-def _rounded(value: Vector, rest: Vector, exponent: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Return (value + rest) * 2**exponent, rounded to a type."""
-    return round_once(value, rest, exponent, dtype) if exponent else (value + rest).astype(dtype, copy=False)
+        else:  # as many as there are: all angles near 2**-12 may be
+            again = np.empty((2, np.count_nonzero(undecided)), out.dtype)
+            _write(angles[undecided], factor, again, in_two=True)
+            out[row][undecided] = again[row]
 
 
 class Reduced(NamedTuple):

@@ -6,6 +6,7 @@ For the few entries that float64 leaves undecided, and for what is listed before
 from __future__ import annotations
 
 import functools
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["BITS", "floats", "pi", "rounded", "series"]
 BITS = 256
 
 
+@functools.lru_cache(maxsize=1 << 12)  # equal frequencies ask for the same entry again; it takes 50 us
 def rounded(function: str, angle: float, factor: float, dtype: np.dtype[np.float32] | np.dtype[np.float64]) -> float:
     """Return factor * cos(angle) or factor * sin(angle), exact but for one rounding to a type, ties to even."""
     value = Fraction(factor) * _cos_or_sin(function, Fraction(angle))
@@ -71,9 +73,9 @@ def floats(value: int, *widths: int) -> list[float]:
     for width in widths:
         shift = max(value.bit_length() - width, 0)
         upper = value >> shift
-        cut.append(upper * 2.0 ** (shift - BITS))
+        cut.append(math.ldexp(upper, shift - BITS))
         value -= upper << shift
-    return [*cut, value * 2.0**-BITS]
+    return [*cut, math.ldexp(value, -BITS)]
 
 
 def _nearest_float32(value: Fraction) -> float:

@@ -172,6 +172,8 @@ SPEEDS = {
     "smaller": np.linspace(1.0, 2.0, 64) * 1e-15,
     "far above 1": np.linspace(1.0, 2.0, 64) * 1e20,
     "2**900": np.full(64, 2.0**900),
+    "equal, where cosines are next to the middle of two float32": np.full(64, 2.0**-12),
+    "there, each another": 2.0**-12 * (1 + np.arange(64) * 2.0**-50),
 }
 FACTORS = (1.0, 1.5, 1.19, 1.0 + 2.0**-24, 1.0 + 3 * 2.0**-25, 1e-30, 1e30, 1e-300, 1e300, 5.6e-309, 1.7e308)
 
