@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike
 from . import arrays
 from .frequencies import Frequencies
 from .hints import hinted
+from .integrations.dynamo import untraced
 from .integrations.torch import as_array
 from .literals import Backend, Layout, Order
 from .numbers import counted
@@ -64,6 +65,7 @@ def apply_rope(
 ) -> tuple[Array, KeyArray]: ...
 
 
+@untraced
 @functools.partial(hinted, also=SETTINGS)
 def apply_rope(
     q: Any,

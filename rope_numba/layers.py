@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .hints import hinted
+from .integrations.dynamo import untraced
 from .literals import Backend, Order
 from .readable import rope_of_header
 from .rope import Rope
@@ -34,6 +35,7 @@ class LayerRopes(NamedTuple):
     layers: tuple[str | None, ...]  # None for a layer without rotation
 
 
+@untraced
 @hinted
 def ropes_from_hf(
     config: Any,
@@ -84,6 +86,7 @@ def ropes_from_hf(
     return _ropes(read_hf_layers(config, seq_len=seq_len, strict=strict), order, max_position, backend)
 
 
+@untraced
 @hinted
 def ropes_from_gguf(
     path: str | os.PathLike[str],

@@ -6,12 +6,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .hints import hinted
+from .integrations.dynamo import untraced
 from .integrations.torch import as_integers
 from .positions import FARTHEST, MOST_AT_ONCE, integers
 
 __all__ = ["ragged_positions"]
 
 
+@untraced
 @hinted
 def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np.int64]:
     """Return the position of each token of a ragged batch: sequences of any lengths, one after the other.

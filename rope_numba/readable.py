@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from .frequencies import Frequencies
 from .hints import hinted
+from .integrations.dynamo import untraced
 from .literals import Backend, Order
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ class Readable:
     _header: Header | None  # what it was made from, if by a reader: for explain() only
 
     @classmethod
+    @untraced
     @hinted
     def from_hf(
         cls: type[Made],
@@ -82,6 +84,7 @@ class Readable:
         return rope_of_header(cls, header, order, max_position, backend)
 
     @classmethod
+    @untraced
     @hinted
     def from_gguf(
         cls: type[Made],
@@ -157,6 +160,7 @@ class Readable:
         """
         return not self.frequencies.depends_on_length
 
+    @untraced
     def explain(self) -> str:
         """Say what this Rope does and where each value came from, in words.
 

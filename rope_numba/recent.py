@@ -51,7 +51,7 @@ class Recent:
         recent = self.several
         if recent is None or recent[0] != asked:
             # Not of the array itself: another thread may write to it meanwhile, and this answer will be given again.
-            same = np.frombuffer(numbers, positions.dtype).reshape(positions.shape)
+            same = np.frombuffer(bytearray(numbers), positions.dtype).reshape(positions.shape)
             recent = self.several = asked, kept(rope, rope._places(same, None, 0))
         return recent[1]
 

@@ -13,6 +13,7 @@ from .engine import FLOAT32, FORWARD, INVERSE, SHIFT, Engine, Places
 from .frequencies import Frequencies
 from .hints import called_as, hinted
 from .identity import Identity
+from .integrations.dynamo import untraced
 from .integrations.torch import as_array, as_integers
 from .literals import Backend, Layout, Order
 from .positions import FARTHEST, Counts, by_streams, missing, parse_count, parse_delta, parse_places, plain
@@ -120,6 +121,7 @@ class Rope(Identity, Readable):
     _end: int  # positions below it need no second look
     _recent: Recent
 
+    @untraced
     @hinted
     def __init__(
         self,
@@ -162,6 +164,7 @@ class Rope(Identity, Readable):
     @overload
     def __call__(self, q: Any, k: Any = ..., *, positions: Integers = ..., offset: Integers = ..., out: Any) -> Any: ...
 
+    @untraced
     @called_as("a Rope is called as rope(q, k, offset=...) or rope(q, k, positions=...), with out=... if need be")
     def __call__(
         self, q: Any, k: Any = None, *, positions: Integers = None, offset: Integers = None, out: Any = None
@@ -211,6 +214,7 @@ class Rope(Identity, Readable):
                     return recent[1](q, k)
         return self._now(q, k, positions, offset, FORWARD, out)
 
+    @untraced
     @hinted
     def inverse(
         self, q: Any, k: Any = None, *, positions: Integers = None, offset: Integers = None, out: Any = None
@@ -229,6 +233,7 @@ class Rope(Identity, Readable):
         """
         return self._now(q, k, positions, offset, INVERSE, out)
 
+    @untraced
     @hinted
     def shift(self, k: Any, delta: ArrayLike, *, out: Any = None) -> Any:
         """Move cached keys, which have been rotated, by some positions, at magnitude 1.
@@ -269,6 +274,7 @@ class Rope(Identity, Readable):
         tokens = self._tokens_of(k) if isinstance(places, tuple) else None
         return Rotation(self, self._engines[SHIFT], places, SHIFT, tokens).alone("k", k, out)
 
+    @untraced
     @hinted
     def at(self, *, positions: Integers = None, offset: Integers = None, tokens: int | None = None) -> Rotation:
         """Prepare the rotation of tokens at given positions, to be used by every layer.
@@ -307,6 +313,7 @@ class Rope(Identity, Readable):
         places = self._places(positions, offset, 0 if tokens is None else int(tokens))
         return Rotation(self, self._engines[FORWARD], places, FORWARD)
 
+    @untraced
     @hinted
     def tables(self, n: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Return cosines and sines of positions 0 to n - 1, magnitude included.

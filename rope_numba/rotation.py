@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from . import arrays, reference
 from .engine import FLOAT32, FLOAT64, Engine, Places
 from .hints import called_as, public_names
+from .integrations.dynamo import untraced
 from .integrations.torch import as_array, is_tensor, note_written
 from .kernels.told import ALONE, HEAD_MAJOR, ONE_ROW, PER_ROW, SMALL, TRUSTED
 from .numbers import shown
@@ -89,6 +90,7 @@ class Rotation:
     @overload
     def __call__(self, q: NDArray[Any], k: NDArray[Any] | None = None, *, out: Any) -> Any: ...
 
+    @untraced
     @called_as("a Rotation, whose positions Rope.at was given, is called as step(q, k), with out=... if need be")
     def __call__(self, q: Any, k: Any = None, *, out: Any = None) -> Any:
         """Rotate q, and k if given, in place or into other arrays.

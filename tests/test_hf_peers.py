@@ -81,7 +81,7 @@ def classes_of(module: Any, pattern: str) -> list[Any]:
 
 
 def rotary_of(kind: str, config: Any) -> Any:
-    """Return the rotary module of a model, or None if it has none (GPT-J)."""
+    """Return the rotary module of a model, or None if it has none (GPT-J before transformers 5.24)."""
     module = module_of(config)
     classes = [getattr(module, ROTARY[kind])] if kind in ROTARY else classes_of(module, "Rotary")
     return classes[0](config) if classes else None
@@ -125,10 +125,10 @@ def test_an_empty_configuration_of_a_type_is_read_with_the_defaults_of_its_class
     if types:
         told["layer_types"] = list(types)  # what an empty file cannot say is how many layers there are
     for header in read_hf_layers(told).headers.values():
-        rotary = rotary_of(kind, config)
-        if rotary is None:
+        if kind in ("codegen", "gptj"):  # which list sines and cosines, and have no frequencies to compare with
             assert header.rotary_dim == config.rotary_dim
             continue
+        rotary = rotary_of(kind, config)
         speeds, factor = speeds_of(rotary, header.layer_type)
         np.testing.assert_allclose(np.abs(header.frequencies.inv_freq), speeds, rtol=2e-6)
         assert header.frequencies.attention_factor == pytest.approx(factor, rel=1e-15)
@@ -252,6 +252,14 @@ def test_mixture_types_with_a_rope_of_transformers_are_known_or_refused(peer: An
 
 UNKNOWN = {
     "EvollaModel",  # of proteins and texts
+    # Of transformers 5.24, and not read yet.
+    "apertus1p5_text",
+    "dory",
+    "exaone",
+    "hy_v4_vl_text",
+    "lara_mini",
+    "sarvam_mla",
+    "sarvam_moe",
     "blt",  # and its parts; it has bytes and patches for tokens
     "blt_global_transformer",
     "blt_patcher",

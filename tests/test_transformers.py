@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import functools
 import importlib
 import importlib.util
+import io
 import os
 import subprocess
 import sys
@@ -393,6 +395,197 @@ def test_copies_of_a_model_run_and_pickles_are_as_they_were(peer: Any) -> None:
     assert peer.torch.equal(logits(peer, twin, steps=0), theirs)
     swap.undo()
     assert peer.torch.equal(logits(peer, twin, steps=0), theirs)
+
+
+def rotates_by_ours(peer: Any, rotations: list[bool], model: Any, theirs: Any) -> set[bool]:
+    """Return whether a model's rotations are ours; its logits must be those given."""
+    rotations.clear()
+    assert peer.torch.equal(logits(peer, model, steps=1), theirs)
+    return set(rotations)
+
+
+def pickled(peer: Any, model: Any) -> Any:
+    """Return what a model is after it was saved whole and loaded."""
+    file = io.BytesIO()
+    peer.torch.save(model, file)
+    file.seek(0)
+    return peer.torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("way", ["deepcopy", "deepcopy of a deepcopy", "saved and loaded"])
+@pytest.mark.parametrize("undone", ["before", "between", "after"])
+def test_a_copy_of_a_used_model_can_be_used_and_undone_by_itself(
+    peer: Any, rotations: list[bool], way: str, undone: str
+) -> None:
+    model = make(peer, "llama")
+    theirs = logits(peer, model, steps=1)
+    swap = use(model)
+    ways = {
+        "deepcopy": copy.deepcopy,
+        "deepcopy of a deepcopy": lambda model: copy.deepcopy(copy.deepcopy(model)),
+        "saved and loaded": lambda model: pickled(peer, model),
+    }
+    twin = ways[way](model)
+    if undone == "before":
+        swap.undo()
+    twins = use(twin)
+    assert rotates_by_ours(peer, rotations, twin, theirs) == {True}
+    with pytest.raises(ValueError, match="whose forward has been replaced"):
+        use(twin)
+    if undone == "between":
+        swap.undo()
+        assert rotates_by_ours(peer, rotations, twin, theirs) == {True}
+    assert rotates_by_ours(peer, rotations, model, theirs) == ({True} if undone == "after" else set())
+    twins.undo()
+    assert rotates_by_ours(peer, rotations, twin, theirs) == set()
+    assert "forward" not in twin.model.layers[0].self_attn.__dict__
+    swap.undo()
+    assert rotates_by_ours(peer, rotations, model, theirs) == set()
+    with use(twin), use(model):
+        assert rotates_by_ours(peer, rotations, twin, theirs) == {True}
+
+
+def with_wraps(function: Any) -> Any:
+    @functools.wraps(function)
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        return function(*arguments, **options)
+
+    return wrapper
+
+
+def without_wraps(function: Any) -> Any:
+    return lambda *arguments, **options: function(*arguments, **options)
+
+
+def with_more_in_its_closure(function: Any) -> Any:
+    calls, helper = [], with_wraps(len)
+
+    def wrapper(self: Any, *arguments: Any, unused: Any = None, **options: Any) -> Any:
+        calls.append(helper(arguments))
+        return function(self, *arguments, **options)
+
+    return wrapper
+
+
+def by_attribute(function: Any) -> Any:
+    def wrapper(*arguments: Any, **options: Any) -> Any:
+        return HIDDEN[0](*arguments, **options)  # which is no part of a closure
+
+    HIDDEN[:] = [function]
+    wrapper.__wrapped__ = function  # type: ignore[attr-defined]
+    return wrapper
+
+
+HIDDEN: list[Any] = []
+WRAPPERS = {
+    "none": [],
+    "functools.wraps": [with_wraps],
+    "twice": [with_wraps, with_wraps],
+    "a lambda": [without_wraps],
+    "all": [with_wraps, with_more_in_its_closure, without_wraps],
+}
+
+
+@pytest.mark.parametrize("wrappers", WRAPPERS)
+@pytest.mark.parametrize("name", ["llama", "gemma4", "gptj", "deepseek_v3"])
+def test_a_forward_that_decorators_wrap_finds_our_rotation(
+    peer: Any, rotations: list[bool], monkeypatch: pytest.MonkeyPatch, name: str, wrappers: str
+) -> None:
+    model, other = make(peer, name), make(peer, name)
+    theirs = logits(peer, model, steps=1)
+    modeling = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    for kind in {type(module) for module in model.modules() if type(module).__name__.endswith("Attention")}:
+        forward = getattr(modeling, kind.__name__).forward
+        for wrap in WRAPPERS[wrappers]:
+            forward = wrap(forward)
+        monkeypatch.setattr(kind, "forward", forward)
+    with use(model) as swap:
+        assert swap.layers == 2
+        assert rotates_by_ours(peer, rotations, model, theirs) == {True}
+        assert rotates_by_ours(peer, rotations, other, theirs) == set()
+    assert rotates_by_ours(peer, rotations, model, theirs) == set()
+
+
+def test_a_wrapper_that_cannot_be_copied_is_refused_as_such(peer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, model = make(peer, "qwen2"), make(peer, "llama")
+    kind = type(model.model.layers[0].self_attn)
+    monkeypatch.setattr(kind, "forward", by_attribute(kind.forward))
+    both = peer.torch.nn.ModuleList([first, model])
+    with pytest.raises(ValueError, match=r"^model has a LlamaAttention whose forward is wrapped by code that cannot"):
+        use(both)
+    use(first).undo()  # nothing has been swapped
+
+
+class OneTensor:
+    """Stands for two projections: the second call with one input returns the tensor of the first."""
+
+    def __init__(self, peer: Any, project: Any) -> None:
+        nothing: tuple[Any, Any] = None, None
+        last = [nothing]
+
+        class Projection(peer.torch.nn.Module):  # type: ignore[misc]
+            def forward(self, x: Any) -> Any:
+                if last[0][0] is not x:
+                    last[0] = x, project(x)
+                return last[0][1]
+
+        self.module = Projection()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["llama", "qwen2", "mistral", "cohere"])
+def test_a_model_whose_k_and_v_are_one_tensor_keeps_v_unrotated(peer: Any, name: str, dtype: str) -> None:
+    model = make(peer, name, dtype)
+    for layer in model.model.layers:
+        layer.self_attn.k_proj = layer.self_attn.v_proj = OneTensor(peer, layer.self_attn.k_proj).module
+    values: list[Any] = []
+    real = peer.transformers.DynamicCache.update
+
+    def update(self: Any, k: Any, v: Any, *arguments: Any, **options: Any) -> Any:
+        values.append(v.clone())
+        return real(self, k, v, *arguments, **options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(peer.transformers.DynamicCache, "update", update)
+        theirs = logits(peer, model, steps=2)
+        expected, values[:] = list(values), []
+        with use(model):
+            ours = logits(peer, model, steps=2)
+    assert peer.torch.equal(values[0], expected[0])  # of the first layer, before rounding differs
+    if dtype == "float32":
+        assert peer.torch.equal(ours, theirs)
+
+
+def test_what_a_model_keeps_of_its_projections_is_not_rotated(peer: Any) -> None:
+    torch = peer.torch
+    model = make(peer, "llama")
+    first = model.model.layers[0].self_attn
+    first.q_proj = torch.nn.Identity()  # its output is its input, which the layer adds at the end
+    kept: list[Any] = []
+    first.k_proj.register_forward_hook(lambda module, given, result: kept.append(result))
+    theirs = logits(peer, model, steps=1)
+    expected, kept[:] = [x.clone() for x in kept], []
+    with use(model):
+        assert torch.equal(logits(peer, model, steps=1), theirs)
+    assert all(torch.equal(a, b) for a, b in zip(kept, expected, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("name", sorted(set(FAMILIES) - {"gptj"}))
+def test_the_rotation_leaves_its_inputs_as_they_are(peer: Any, name: str, dtype: str) -> None:
+    torch = peer.torch
+    modeling = importlib.import_module(f"transformers.models.{name}.modeling_{name}")
+    form, original = FAMILIES[name]["apply_rotary_pos_emb"], modeling.apply_rotary_pos_emb
+    q, cos, sin = attention_inputs(peer, name, make(peer, name), dtype)
+    before = [x.clone() for x in (q, cos, sin)]
+    result = call(families.swapped(form, original), form, q, cos, sin)
+    assert result.data_ptr() != q.data_ptr()
+    assert all(torch.equal(a, b) for a, b in zip((q, cos, sin), before, strict=True))
+    if form.call == "q, k, cos, sin":  # q and k in one tensor, and one tensor for both
+        ours = families.swapped(form, original)
+        both = torch.cat([q, q], dim=1)
+        packed, same = ours(both[:, : q.shape[1]], both[:, q.shape[1] :], cos, sin), ours(q, q, cos, sin)
+        assert all(torch.equal(x, result) for x in (*packed, *same))
 
 
 def test_the_example_of_speed_runs() -> None:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ..arrays import read_only_copy
 from ..hints import hinted, public_names
+from ..integrations.dynamo import untraced
 from ..integrations.torch import as_integers, as_reals
 from ..numbers import positive, shown
 from ..texts import escaped
@@ -76,6 +77,7 @@ class Frequencies:
     _inv_freq: NDArray[np.float64]
     _streams: NDArray[np.int64]
 
+    @untraced
     @hinted
     def __init__(
         self,

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .. import arrays, reference
 from ..kernels import launcher
 from ..kernels.told import ALONE, HEAD_MAJOR, PER_ROW, TRUSTED, tell
-from .torch import as_array
+from .torch import as_array, check_storage, memory_of
 
 __all__ = ["FAMILIES", "Form", "Function", "check_form", "swapped"]
 
@@ -43,7 +43,7 @@ ADJACENT_TO_HALF = Form("interleaved", "half", "halves")
 ONE_BY_ONE = Form("half", "half", "halves", call="x, cos, sin")
 GPTJ = Form("interleaved", "interleaved", "once", call="x, sin, cos")
 
-# By family, the functions of transformers/models/<family>/modeling_<family>.py and their forms (transformers 5.23).
+# By family, the functions of transformers/models/<family>/modeling_<family>.py and their forms (5.23 and 5.24).
 FAMILIES: dict[str, dict[str, Form]] = {
     "cohere": {"apply_rotary_pos_emb": ADJACENT},
     "deepseek_v3": {"apply_rotary_pos_emb": HALF, "apply_rotary_pos_emb_interleave": ADJACENT_TO_HALF},
@@ -64,48 +64,62 @@ FAMILIES: dict[str, dict[str, Form]] = {
 
 
 def swapped(form: Form, original: Function) -> Function:
-    """Return what stands in a family's module in place of its function."""
+    """Return what stands in a family's module in place of its function; like that, it returns new tensors."""
     if form.call == "q, k, cos, sin":
 
         def apply_to_both(q: Any, k: Any, cos: Any, sin: Any, **options: Any) -> Any:
-            if _rotated(form, (q, k), cos, sin, options.get("unsqueeze_dim", 1)):
-                return q, k
+            both = [q, k]
+            if _rotated(form, both, cos, sin, options.get("unsqueeze_dim", 1)):
+                return tuple(both)
             return original(q, k, cos, sin, **options)
 
         return apply_to_both
     if form.call == "x, cos, sin":
 
         def apply_to_one(x: Any, cos: Any, sin: Any, **options: Any) -> Any:
-            rotated = _rotated(form, (x,), cos, sin, options.get("unsqueeze_dim", 1))
-            return x if rotated else original(x, cos, sin, **options)
+            one = [x]
+            rotated = _rotated(form, one, cos, sin, options.get("unsqueeze_dim", 1))
+            return one[0] if rotated else original(x, cos, sin, **options)
 
         return apply_to_one
 
     def apply_gptj(x: Any, sin: Any, cos: Any) -> Any:
-        return x if _rotated(form, (x,), cos, sin, 2) else original(x, sin, cos)
+        one = [x]
+        return one[0] if _rotated(form, one, cos, sin, 2) else original(x, sin, cos)
 
     return apply_gptj
 
 
-def _rotated(form: Form, inputs: tuple[Any, ...], cos: Any, sin: Any, unsqueeze_dim: int) -> bool:
-    """Rotate q and k, or one of them, in place; false, and nothing written, if the original has to run."""
+def _rotated(form: Form, tensors: list[Any], cos: Any, sin: Any, unsqueeze_dim: int) -> bool:
+    """Replace q and k in a list, or one of them, by rotated copies; false if the original has to run.
+
+    Not in place: a model may use what it rotates elsewhere, such as one tensor as k and as v. The copies are rotated in
+    place: rotating into other tensors took twice as long for one token, 190 us instead of 110, and as long for many.
+    """
     torch = sys.modules["torch"]
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
         return False
-    x = inputs[0]
-    if x.ndim != 4 or cos.ndim != 3 or sin.shape != cos.shape:
+    x = tensors[0]
+    if x.ndim != 4 or cos.ndim != 3 or sin.shape != cos.shape or unsqueeze_dim not in (1, 2):
         return False
-    if any(other.dtype != x.dtype for other in (*inputs, cos, sin)):
+    if any(other.dtype != x.dtype for other in (*tensors, cos, sin)):
         return False
     try:
-        given = [as_array("q", x) for x in inputs]
+        for given in tensors:
+            as_array("q", given)
+        for table in (cos, sin):
+            check_storage("cos", table)
         if x.dtype in (torch.float16, torch.bfloat16):
             cos, sin = cos.float(), sin.float()
         rows = _rows(form, cos.numpy(), sin.numpy())
+        copies = [given.clone() for given in tensors]
+        written = [memory_of(copy) for copy in copies]
     except (TypeError, ValueError, RuntimeError):  # on another device, in need of gradients, not dense
         return False
-    order = "htd" if unsqueeze_dim == 1 else "thd"
-    return unsqueeze_dim in (1, 2) and _apply(form, given, rows, order)
+    if not _apply(form, written, rows, "htd" if unsqueeze_dim == 1 else "thd"):
+        return False
+    tensors[:] = copies
+    return True
 
 
 def _rows(form: Form, cos: NDArray[Any], sin: NDArray[Any]) -> NDArray[Any]:
@@ -177,4 +191,6 @@ def check_form(name: str, form: Form, original: Function, ours: Function) -> Non
     except (TypeError, ValueError, RuntimeError, LookupError):  # it takes other arguments
         same = False
     if not same:
-        raise ValueError(f"model rotates by {name}, which is not what it was in transformers 5.23; expected that")
+        raise ValueError(
+            f"model rotates by {name}, which is not what it was in transformers 5.23 and 5.24; expected that"
+        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ..arrays import BFLOAT16_BITS, TYPES
 from ..texts import type_name
 
-__all__ = ["as_array", "as_integers", "as_reals", "is_tensor", "note_written"]
+__all__ = ["as_array", "as_integers", "as_reals", "check_storage", "is_tensor", "memory_of", "note_written"]
 
 # By the tensor's dtype, as PyTorch writes it.
 _FLOATS = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16")
@@ -63,7 +63,6 @@ def as_array(name: str, x: Any) -> Any:
     """
     if not is_tensor(x):
         return x
-    torch = sys.modules["torch"]
     _check_place(name, x)
     if str(x.dtype) not in _FLOATS:
         raise TypeError(f"{name}.dtype is {x.dtype}; expected {TYPES}")
@@ -73,11 +72,18 @@ def as_array(name: str, x: Any) -> Any:
         raise ValueError(f"{name} carries a tangent of forward-mode autograd; expected a tensor outside it")
     if x.is_neg():
         raise ValueError(f"{name} has its negative bit set; expected numbers as they are in memory")
-    _check_storage(name, x)
+    check_storage(name, x)
     try:
-        return x.view(torch.int16).numpy().view(BFLOAT16_BITS) if x.dtype == torch.bfloat16 else x.numpy()
+        return memory_of(x)
     except RuntimeError:  # a wrapper that says it is dense and on the CPU: inside torch.func, or a ZeroTensor
         raise _no_memory(name) from None
+
+
+def memory_of(x: Any) -> NDArray[Any]:
+    """Return a NumPy array over the memory of a tensor that has been checked."""
+    bits = x.dtype == sys.modules["torch"].bfloat16
+    array: NDArray[Any] = x.view(sys.modules["torch"].int16).numpy().view(BFLOAT16_BITS) if bits else x.numpy()
+    return array
 
 
 def as_integers(name: str, x: Any) -> Any:
@@ -102,7 +108,7 @@ def as_integers(name: str, x: Any) -> Any:
     _check_place(name, x)
     if str(x.dtype) not in _INTEGERS:
         raise TypeError(f"{name} has dtype {x.dtype}; expected integers")
-    _check_storage(name, x)
+    check_storage(name, x)
     array: NDArray[Any] = np.asarray(x.numpy())
     return array
 
@@ -128,9 +134,30 @@ def as_reals(name: str, x: Any) -> Any:
     if not is_tensor(x):
         return _each(as_reals, name, x)
     _check_place(name, x)
-    _check_storage(name, x)
+    check_storage(name, x)
     numbers = x.detach().resolve_neg()
     return (numbers.double() if numbers.is_floating_point() else numbers.resolve_conj()).numpy()
+
+
+def check_storage(name: str, x: Any) -> None:
+    """Check that all elements of a tensor lie in its storage, which may have been freed or shrunk.
+
+    PyTorch does so with `untyped_storage().resize_`, as its FSDP frees parameters, and leaves the shape as it was.
+    """
+    count = x.numel()
+    if count == 0:
+        return
+    try:
+        there = x.untyped_storage().nbytes()
+        if not x.is_contiguous():
+            count = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+        used = (x.storage_offset() + count) * x.element_size()
+    except RuntimeError:  # inside torch.func
+        raise _no_memory(name) from None
+    if there < used:
+        raise ValueError(
+            f"{name} has a storage of {there} bytes and reaches {used}; expected one that was not freed or shrunk"
+        )
 
 
 def note_written(*written: Any) -> None:
@@ -151,27 +178,6 @@ def _check_place(name: str, x: Any) -> None:
         raise TypeError(f"{name} is a nested tensor; expected a strided one")
     if x.layout is not torch.strided:
         raise TypeError(f"{name} has layout {x.layout}; expected torch.strided")
-
-
-def _check_storage(name: str, x: Any) -> None:
-    """Check that all elements of a tensor lie in its storage, which may have been freed or shrunk.
-
-    PyTorch does so with `untyped_storage().resize_`, as its FSDP frees parameters, and leaves the shape as it was.
-    """
-    count = x.numel()
-    if count == 0:
-        return
-    try:
-        there = x.untyped_storage().nbytes()
-        if not x.is_contiguous():
-            count = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
-        used = (x.storage_offset() + count) * x.element_size()
-    except RuntimeError:  # inside torch.func
-        raise _no_memory(name) from None
-    if there < used:
-        raise ValueError(
-            f"{name} has a storage of {there} bytes and reaches {used}; expected one that was not freed or shrunk"
-        )
 
 
 def _no_memory(name: str) -> TypeError:
