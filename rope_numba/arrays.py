@@ -80,7 +80,7 @@ def counts_of(name: str, x: Any, head_dim: int, order: str) -> tuple[int | None,
 
 
 def accept(
-    q: Any, k: Any, *, head_dim: int, order: str, tokens: int, batch: int | None
+    q: Any, k: Any, *, head_dim: int, order: str, tokens: int, batch: int | None, streams: int = 1
 ) -> tuple[str, NDArray[Any], NDArray[Any] | None]:
     """Check the arrays of one call, wholly.
 
@@ -94,6 +94,8 @@ def accept(
         Number of positions.
     batch : int or None
         Rows of a batch that positions were given for; None if they are for all rows.
+    streams : int
+        Positions that a token has; for error texts.
 
     Returns
     -------
@@ -101,7 +103,7 @@ def accept(
         The arrays as plain ndarrays over the same memory.
     """
     inputs = {"q": q} if k is None else {"q": q, "k": k}
-    code = _check_shapes(inputs, head_dim, order, tokens, batch)
+    code = _check_shapes(inputs, head_dim, order, tokens, batch, streams)
     for name, x in inputs.items():
         _check_memory(name, x, order)
     if k is not None and _share_memory(q, k):
@@ -110,7 +112,14 @@ def accept(
 
 
 def accept_into(
-    inputs: dict[str, Any], outs: tuple[Any, ...], *, head_dim: int, order: str, tokens: int, batch: int | None
+    inputs: dict[str, Any],
+    outs: tuple[Any, ...],
+    *,
+    head_dim: int,
+    order: str,
+    tokens: int,
+    batch: int | None,
+    streams: int = 1,
 ) -> list[tuple[NDArray[Any], NDArray[Any]]]:
     """Check the arrays of one call that writes into others, wholly.
 
@@ -120,7 +129,7 @@ def accept_into(
         q, or k, or both, as the user passed them, by their names.
     outs : tuple
         For each of them where it goes; None means in place.
-    head_dim, order, tokens, batch
+    head_dim, order, tokens, batch, streams
         As for `accept`.
 
     Returns
@@ -128,7 +137,7 @@ def accept_into(
     list of (array, array)
         For each input where it comes from and where it goes; the same object if it is rotated in place.
     """
-    _check_shapes(inputs, head_dim, order, tokens, batch)
+    _check_shapes(inputs, head_dim, order, tokens, batch, streams)
     names = [(name, "out" if len(inputs) == 1 else f"out[{place}]") for place, name in enumerate(inputs)]
     moves = []
     for (name, out_name), x, out in zip(names, inputs.values(), outs, strict=True):
@@ -154,7 +163,9 @@ def accept_into(
     return moves
 
 
-def _check_shapes(inputs: dict[str, Any], head_dim: int, order: str, tokens: int, batch: int | None) -> str:
+def _check_shapes(
+    inputs: dict[str, Any], head_dim: int, order: str, tokens: int, batch: int | None, streams: int
+) -> str:
     """Check dtypes and shapes of q, of k, or of both; returns their storage code."""
     first_name, first = next(iter(inputs.items()))
     code = storage_of(first_name, first)
@@ -166,7 +177,7 @@ def _check_shapes(inputs: dict[str, Any], head_dim: int, order: str, tokens: int
             raise ValueError(f"{name} has {counted(x.ndim, 'axis')}; expected {first.ndim}, as {first_name} has")
         _check_axes(name, x, head_dim, order)
     for name, x in inputs.items():
-        _check_counts(name, x, first, order, tokens, batch)
+        _check_counts(name, x, first, order, tokens, batch, streams)
     return code
 
 
@@ -196,14 +207,18 @@ def _check_axes(name: str, x: NDArray[Any], head_dim: int, order: str) -> None:
         raise ValueError(f"{name} has head_dim {x.shape[-1]} (its last axis); expected {head_dim}")
 
 
-def _check_counts(name: str, x: NDArray[Any], q: NDArray[Any], order: str, tokens: int, batch: int | None) -> None:
+def _check_counts(
+    name: str, x: NDArray[Any], q: NDArray[Any], order: str, tokens: int, batch: int | None, streams: int
+) -> None:
     rows, here = four_axes(x, order).shape[:2]
     if here != tokens:
-        hint = f"; one for each row of the batch has shape ({rows}, {here})" if here == 1 and rows == tokens else ""
+        shape = (rows, here) if streams == 1 else (streams, rows, here)
+        hint = f"; one for each row of the batch has shape {shape}" if here == 1 and rows == tokens else ""
         raise ValueError(f"{name} has {counted(here, 'token')}; expected {tokens}, the number of positions{hint}")
     if batch is not None and (x.ndim != 4 or rows != batch):
         having = f"a batch of {rows}" if x.ndim == 4 else "no batch axis"
-        raise ValueError(f"{name} has {having}; expected a batch of {batch}, as the positions have")
+        hint = "" if streams == 1 else f"; for {streams} streams, those of every row have shape ({streams}, 1, {here})"
+        raise ValueError(f"{name} has {having}; expected a batch of {batch}, as the positions have{hint}")
     if rows != four_axes(q, order).shape[0]:
         raise ValueError(f"{name} has a batch of {rows}; expected {four_axes(q, order).shape[0]}, as q has")
 

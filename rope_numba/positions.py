@@ -110,7 +110,8 @@ def by_streams(name: str, given: NDArray[Any], streams: int, counts: Counts | No
 def _shapes(streams: int, counts: Counts | None) -> str:
     """Return the shapes that positions for several streams may have, by the counts of their arrays."""
     batch, tokens = ("batch", "tokens") if counts is None else counts
-    alike = [f"({tokens},)", *([] if batch is None else [f"({batch}, {tokens})"])]
+    # Two axes that may mean either are refused.
+    alike = [f"({tokens},)", *([] if batch in (None, streams) else [f"({batch}, {tokens})"])]
     apart = [f"({streams}, 1, {tokens})", *([] if batch in (None, 1) else [f"({streams}, {batch}, {tokens})"])]
     if counts is not None and batch != streams:
         apart.insert(0, f"({streams}, {tokens})")

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import arrays, reference
-from .engine import FLOAT32, FLOAT64, Engine, Places
+from .engine import FLOAT32, FLOAT64, FORWARD, Engine, Places
 from .hints import called_as, public_names
 from .integrations.dynamo import untraced
 from .integrations.torch import as_array, is_tensor, note_written
@@ -201,7 +201,13 @@ class Rotation:
             return
         engine = self._engine
         storage, plain_q, plain_k = arrays.accept(
-            q, k, head_dim=engine.head_dim, order=engine.order, tokens=self._tokens, batch=self._batch
+            q,
+            k,
+            head_dim=engine.head_dim,
+            order=engine.order,
+            tokens=self._tokens,
+            batch=self._batch,
+            streams=engine.frequencies[FORWARD].stream_count,
         )
         engine.remember(storage, q.dtype)
         self._use_entries()
@@ -274,6 +280,7 @@ class Rotation:
             order=engine.order,
             tokens=self._tokens,
             batch=self._batch,
+            streams=engine.frequencies[FORWARD].stream_count,
         )
         kinds = [(arrays.storage_of("q", x), arrays.storage_of("out", target)) for x, target in moves]
         for (x, target), (source, storage) in zip(moves, kinds, strict=True):

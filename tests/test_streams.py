@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import pickle
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -158,8 +160,8 @@ WRONG = {
         2,
         "expected (5,) or (2, 5), or for 3 streams (3, 5) or (3, 1, 5) or (3, 2, 5)",
     ),
-    "streams of another batch": ((3, 4, TOKENS), 3, "expected (5,) or (3, 5), or for 3 streams (3, 1, 5) or (3, 3, 5)"),
-    "neither": ((3, 4), 3, "expected (5,) or (3, 5), or for 3 streams (3, 1, 5) or (3, 3, 5)"),
+    "streams of another batch": ((3, 4, TOKENS), 3, "expected (5,), or for 3 streams (3, 1, 5) or (3, 3, 5)"),
+    "neither": ((3, 4), 3, "expected (5,), or for 3 streams (3, 1, 5) or (3, 3, 5)"),
     "four axes": ((3, 1, 1, TOKENS), 1, "expected (5,) or (1, 5), or for 3 streams (3, 5) or (3, 1, 5)"),
 }
 
@@ -197,3 +199,34 @@ def test_wrong_arrays_are_refused_as_arrays(call: Any) -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=text):
             call(rope, wrong, positions=places)
+
+
+@pytest.mark.parametrize("batch", [None, 1, 2, 3, 4])
+@pytest.mark.parametrize("streams", MODELS)
+def test_every_shape_that_an_error_names_is_taken(streams: int, batch: int | None) -> None:
+    rope, x = rope_of(streams), array_of(batch)
+    with pytest.raises(ValueError, match="expected") as refused:
+        rope(x, positions=np.zeros((9, 9), np.int64))
+    named = re.findall(r"\([0-9, ]+\)", str(refused.value).split("expected")[1])
+    assert len(named) >= 3
+    for shape in named:
+        rope(x, positions=np.zeros(ast.literal_eval(shape), np.int64))
+
+
+@pytest.mark.parametrize("out", [False, True])
+def test_a_rotation_that_does_not_fit_names_shapes_with_streams(out: bool) -> None:
+    def text(step: rn.Rotation, x: NDArray[Any]) -> str:
+        with pytest.raises(ValueError, match="expected") as refused:
+            step(x, out=np.empty_like(x) if out else None)
+        return str(refused.value)
+
+    rope = rope_of(3)
+    hint = "; for 3 streams, those of every row have shape (3, 1, 5)"
+    for shape in ((4, TOKENS), (3, 4, TOKENS)):
+        step = rope.at(positions=np.zeros(shape, np.int64))
+        expected = f"; expected a batch of 4, as the positions have{hint}"
+        assert text(step, array_of(3)) == f"q has a batch of 3{expected}"
+        assert text(step, array_of(None)) == f"q has no batch axis{expected}"
+    one_each = "q has 1 tokens; expected 3, the number of positions; one for each row of the batch has shape (3, 3, 1)"
+    assert text(rope.at(positions=[1, 2, 3]), array_of(3, tokens=1)) == one_each
+    assert rope.at(positions=np.ones((3, 3, 1), np.int64))(array_of(3, tokens=1)).shape == (3, 1, 2, HEAD_DIM)
