@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 
 from .hints import hinted
 from .literals import Layout
-from .numbers import even_width, shown, type_name, whole
+from .numbers import WIDEST, even_width, shown, type_name, whole
 
 __all__ = ["indices", "permute"]
 
@@ -83,6 +83,8 @@ def indices(
     head_dim = whole("head_dim", head_dim)
     if head_dim < 2:
         raise ValueError(f"head_dim is {head_dim}; expected 2 or more channels")
+    if head_dim > WIDEST:
+        raise ValueError(f"head_dim is {head_dim}; expected at most {WIDEST} channels")
     if rotary_dim is None and head_dim % 2:
         raise ValueError(f"head_dim is {head_dim}; expected an even number, or rotary_dim to be given")
     width = even_width("rotary_dim", head_dim if rotary_dim is None else rotary_dim)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Sequence
 
 import numpy as np
 
 from .texts import LONGEST_INT, shown, type_name
 
-__all__ = ["counted", "even_width", "is_int", "positive", "shown", "type_name", "whole"]
+__all__ = ["WIDEST", "counted", "element_count", "even_width", "is_int", "positive", "shown", "type_name", "whole"]
 
+WIDEST = 1 << 20  # more channels than any head has: what stops a spoilt header from asking for all memory
 PLURALS = {"axis": "axes", "entry": "entries"}
 
 
@@ -47,6 +50,27 @@ def positive(name: str, value: float) -> float:
 def counted(number: int, noun: str, separator: str = "") -> str:
     """Return a number with its noun as a sentence has them: "0 pairs", "1 pair", "12 pairs"."""
     return f"{number:{separator}} {noun if number == 1 else PLURALS.get(noun, f'{noun}s')}"
+
+
+def element_count(given: object) -> int:
+    """Return how many elements an array of nested sequences would have, if all rows are as long as the first.
+
+    NumPy makes the array first. A range, or a list that holds one row many times, takes no memory until then.
+    """
+    count = 1
+    for _ in range(32):  # more axes than positions have; a list may hold itself
+        if isinstance(given, np.ndarray):
+            return count * given.size
+        if not isinstance(given, Sequence) or isinstance(given, (str, bytes)):
+            break
+        try:
+            count *= len(given)
+        except OverflowError:  # a range that is longer than Python can count
+            return sys.maxsize
+        if not count:
+            break
+        given = given[0]
+    return count
 
 
 def is_int(value: object) -> bool:

@@ -52,6 +52,7 @@ def check_path(path: str | os.PathLike[str]) -> str:
     return name if ending else name + ENDING
 
 
+@np.errstate(over="ignore")  # what is beyond float64 is not drawn
 def draw(rope: Any, path: str | os.PathLike[str]) -> str:
     """Draw the wavelength of each pair, and the decay of the expected q.k, before and after scaling.
 
@@ -148,7 +149,9 @@ def _draw_decay(
         (frequencies, "#d95f02", "-", "expected q.k"),
     ):
         if each is not None:
-            cosines = np.cos(distances[:, None] * each.inv_freq).mean(axis=1) * each.attention_factor**2
+            # One distance after the other: 2,000 of 2**19 pairs at once would take 8 GiB.
+            means = np.array([np.cos(distance * each.inv_freq).mean() for distance in distances])
+            cosines = means * each.attention_factor * each.attention_factor  # a power raises where it overflows
             axes.plot(distances, cosines, color=colour, linestyle=style, linewidth=1, label=label)
     _draw_lengths(axes.axvline, trained, context)
     axes.set(

@@ -227,6 +227,6 @@ def test_a_rotation_that_does_not_fit_names_shapes_with_streams(out: bool) -> No
         expected = f"; expected a batch of 4, as the positions have{hint}"
         assert text(step, array_of(3)) == f"q has a batch of 3{expected}"
         assert text(step, array_of(None)) == f"q has no batch axis{expected}"
-    one_each = "q has 1 tokens; expected 3, the number of positions; one for each row of the batch has shape (3, 3, 1)"
+    one_each = "q has 1 token; expected 3, the number of positions; one for each row of the batch has shape (3, 3, 1)"
     assert text(rope.at(positions=[1, 2, 3]), array_of(3, tokens=1)) == one_each
     assert rope.at(positions=np.ones((3, 3, 1), np.int64))(array_of(3, tokens=1)).shape == (3, 1, 2, HEAD_DIM)

@@ -9,12 +9,10 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..integrations.torch import as_reals
-from ..numbers import counted, even_width, is_int, positive, shown, whole
+from ..numbers import WIDEST, counted, element_count, even_width, is_int, positive, shown, whole
 from ..texts import escaped
 
 __all__ = ["WIDEST", "divisors_of", "flag", "growing_base", "length", "one_or_more", "rotary_width", "zero_or_more"]
-
-WIDEST = 1 << 20  # more channels than any head has: what stops a spoilt header from asking for all memory
 
 
 def rotary_width(name: str, value: int) -> int:
@@ -79,6 +77,8 @@ def divisors_of(name: str, values: ArrayLike | Sequence[float], pairs: int) -> l
     numbers = counted(pairs, "number")
     if isinstance(values, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array; expected {numbers} above 0, without a mask")
+    if element_count(values) > WIDEST // 2:
+        raise ValueError(f"{name} has {element_count(values)} numbers; expected {pairs}, one for each pair")
     values = as_reals(name, values)
     try:
         given = np.asarray(values)

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..hints import hinted
-from ..numbers import shown, whole
+from ..numbers import element_count, shown, whole
 from .arguments import flag
 from .base import Frequencies
 
 __all__ = ["mrope"]
 
 TIME, HEIGHT, WIDTH = 0, 1, 2
+MOST_SECTIONS = 64  # numbers that are looked at one by one; 3 are expected
 
 
 @hinted
@@ -70,6 +71,8 @@ def mrope(frequencies: Frequencies, *, sections: Sequence[int], interleaved: boo
 
 def _sections(sections: Sequence[int], pairs: int) -> list[int]:
     wanted = f"expected 3 numbers of pairs, for time, height and width, whose sum is {pairs}"
+    if element_count(sections) > MOST_SECTIONS:
+        raise ValueError(f"sections has {element_count(sections)} numbers; {wanted}")
     given = sections.tolist() if isinstance(sections, np.ndarray) else sections
     if not isinstance(given, (list, tuple)):
         raise TypeError(f"sections is {shown(sections)}; {wanted}")

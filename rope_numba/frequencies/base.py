@@ -14,7 +14,7 @@ from ..arrays import read_only_copy
 from ..hints import hinted, public_names
 from ..integrations.dynamo import untraced
 from ..integrations.torch import as_integers, as_reals
-from ..numbers import positive, shown
+from ..numbers import element_count, positive, shown
 from ..texts import escaped
 from .arguments import WIDEST
 
@@ -173,6 +173,8 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
     # Not np.ma: that would import it, while another thread may be about to fork.
     if isinstance(inv_freq, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise TypeError("inv_freq is a masked array; expected real numbers without a mask")
+    if element_count(inv_freq) > WIDEST // 2:
+        raise ValueError(f"inv_freq has {element_count(inv_freq)} numbers; expected at most {WIDEST // 2}")
     inv_freq = as_reals("inv_freq", inv_freq)
     try:
         given = np.asarray(inv_freq)
@@ -182,8 +184,6 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
         raise TypeError(f"inv_freq has dtype {escaped(str(given.dtype))}; expected real numbers")
     if given.ndim != 1 or given.size == 0:
         raise ValueError(f"inv_freq has shape {given.shape}; expected one number for each pair")
-    if given.size > WIDEST // 2:
-        raise ValueError(f"inv_freq has {given.size} numbers; expected at most {WIDEST // 2}")
     values = np.array(given, dtype=np.float64)
     if not np.isfinite(values).all():
         raise ValueError(f"inv_freq holds {values[~np.isfinite(values)][0]}; expected finite numbers")
@@ -194,6 +194,8 @@ def _speeds(inv_freq: ArrayLike) -> NDArray[np.float64]:
 
 def _streams(streams: ArrayLike, pairs: int) -> NDArray[np.int64]:
     """Return streams as a new array of int64, or raise."""
+    if element_count(streams) > WIDEST // 2:
+        raise ValueError(f"streams has {element_count(streams)} numbers; expected {pairs}, one for each pair")
     streams = as_integers("streams", streams)
     try:
         given = np.asarray(streams)
