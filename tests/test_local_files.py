@@ -197,6 +197,21 @@ def test_a_refusal_by_the_system_keeps_its_kind(tmp_path: Path, monkeypatch: pyt
         assert "cannot be opened (Permission denied)" in refusal(read, str(tmp_path / "x"), PermissionError)
 
 
+@readers
+def test_a_file_that_opens_and_cannot_be_read_gets_one_line(
+    read: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "model").write_bytes(b"GGUF")
+
+    def open_for_writing(path: str, flags: int) -> int:
+        return os.open(path, os.O_WRONLY)  # every read fails
+
+    monkeypatch.setattr(local, "_open_without_waiting", open_for_writing)
+    line = refusal(read, tmp_path / "model", OSError)
+    assert "cannot be read (Bad file descriptor)" in line
+    assert line == refusal(read, tmp_path / "model", ValueError)
+
+
 @pytest.mark.parametrize("read", [rn.Rope.from_gguf, rn.ropes_from_gguf])
 def test_a_folder_is_no_gguf_file(read: Reader, tmp_path: Path) -> None:
     assert "is the folder" in refusal(read, tmp_path, IsADirectoryError)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import BinaryIO, NoReturn
 
 from ..texts import shown
@@ -45,8 +47,9 @@ def is_folder(name: str, path: str, wanted: str) -> bool:
     return stat.S_ISDIR(_mode(name, path, wanted))
 
 
-def open_regular(name: str, path: str, wanted: str) -> BinaryIO:
-    """Open a regular file for reading, without waiting for anything.
+@contextmanager
+def open_regular(name: str, path: str, wanted: str) -> Iterator[BinaryIO]:
+    """Open a regular file for reading within a `with` block, without waiting for anything.
 
     Parameters
     ----------
@@ -62,22 +65,20 @@ def open_regular(name: str, path: str, wanted: str) -> BinaryIO:
     ValueError
         If it is something else: a pipe, a device, a socket.
     FileError
-        An OSError and a ValueError: if there is nothing, or a folder, or it cannot be opened.
+        An OSError and a ValueError: if there is nothing, or a folder, or it cannot be opened, or read within the block.
     """
     mode = _mode(name, path, wanted)
     if stat.S_ISDIR(mode):
         raise FolderError(f"{argument(name)} is the folder {shown_path(path)}; expected {wanted}")
     _check_regular(mode, name, path, wanted)  # before it is opened, which has an effect on some devices
     try:
-        file = open(path, "rb", opener=_open_without_waiting)  # noqa: SIM115  (the caller closes it)
-    except OSError as error:
-        _refuse(error, name, path, wanted)
-    try:
-        _check_regular(os.fstat(file.fileno()).st_mode, name, path, wanted)  # another file may stand there by now
-    except ValueError:
-        file.close()
+        with open(path, "rb", opener=_open_without_waiting) as file:
+            _check_regular(os.fstat(file.fileno()).st_mode, name, path, wanted)  # another may stand there by now
+            yield file
+    except FileError:
         raise
-    return file
+    except OSError as error:
+        _refuse(error, name, path, wanted, "opened" if error.filename is not None else "read")
 
 
 def _open_without_waiting(path: str, flags: int) -> int:
@@ -99,11 +100,11 @@ def _mode(name: str, path: str, wanted: str) -> int:
         raise ValueError(f"{argument(name)} is {shown_path(path)}, which holds {what}; expected {wanted}") from None
 
 
-def _refuse(error: OSError, name: str, path: str, wanted: str) -> NoReturn:
+def _refuse(error: OSError, name: str, path: str, wanted: str, done: str = "opened") -> NoReturn:
     """Raise an error of one line for one of the system."""
-    reason = error.strerror or "it cannot be opened"
+    reason = error.strerror or f"it cannot be {done}"
     kind: type[FileError] = FileError
-    what = f"which cannot be opened ({reason})"
+    what = f"which cannot be {done} ({reason})"
     if isinstance(error, FileNotFoundError):
         hint = _hint(path)
         kind, what = MissingFileError, f"which does not exist{hint}"
