@@ -114,9 +114,9 @@ FOREIGN: dict[str, tuple[bytes, str]] = {
     "big-endian": (b"GGUF" + struct.pack(">IQQ", 3, 0, 2), "a big-endian GGUF file; expected a little-endian one"),
 }
 COUNTS: dict[str, tuple[bytes, str]] = {
-    "keys": (header(key_count=BIG), f"which says that it has {BIG} keys; expected 65536 keys at most"),
+    "keys": (header(key_count=BIG), f"which says that it has {BIG} keys; expected 8192 keys at most"),
     "all keys": (header(key_count=2**64 - 1), "which says that it has 18446744073709551615 keys"),
-    "tensors": (header(tensor_count=BIG), f"which says that it has {BIG} tensors; expected 262144 tensors at most"),
+    "tensors": (header(tensor_count=BIG), f"which says that it has {BIG} tensors; expected 65536 tensors at most"),
     "one key more": (header(key_count=3), "cut off in key 3 of 3"),
     "one tensor more": (header(tensor_count=1), "cut off in tensor 1 of 1"),
     "key name": (

@@ -21,6 +21,8 @@ from .widths import read_widths
 
 __all__ = ["all_headers", "one_header"]
 
+MOST_PAIRS = 2**17  # of the layers of all types together; each takes 4 us, and real models have some hundred
+
 
 def one_header(found: Config, layer_type: str | None, seq_len: int | None) -> Header:
     """Return the header of the layers that are asked for, or of all, if they are alike."""
@@ -61,7 +63,15 @@ def _checked(seq_len: int | None) -> int | None:
 
 
 def _headers(found: Config, layers: Plan, seq_len: int | None) -> dict[str, Header]:
-    return {label: _header(found, part, seq_len) for label, part in layers.parts.items()}
+    headers: dict[str, Header] = {}
+    pairs = 0
+    for label, part in layers.parts.items():
+        headers[label] = _header(found, part, seq_len)
+        pairs += headers[label].frequencies.pairs
+        if pairs > MOST_PAIRS:
+            many = counted(len(layers.parts), "type")
+            raise ValueError(f"layers of {many} have more than {MOST_PAIRS} pairs together; expected narrower ones")
+    return headers
 
 
 def _alike(headers: dict[str, Header]) -> bool:
