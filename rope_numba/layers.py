@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .hints import hinted
@@ -10,11 +11,14 @@ from .integrations.dynamo import untraced
 from .literals import Backend, Order
 from .readable import rope_of_header
 from .rope import Rope
+from .texts import shown
 
 if TYPE_CHECKING:
     from .models.header import LayerHeaders
 
 __all__ = ["LayerRopes", "ropes_from_gguf", "ropes_from_hf"]
+
+MOST_SHOWN = 8  # entries of LayerRopes in its repr; the names are the file's own, and may be of any length
 
 
 class LayerRopes(NamedTuple):
@@ -33,6 +37,14 @@ class LayerRopes(NamedTuple):
 
     ropes: dict[str, Rope]
     layers: tuple[str | None, ...]  # None for a layer without rotation
+
+    def __repr__(self) -> str:
+        ropes = [f"{shown(name)}: {rope!r}" for name, rope in islice(self.ropes.items(), MOST_SHOWN)]
+        layers = [shown(layer) for layer in self.layers[:MOST_SHOWN]]
+        ropes += [f"... {len(self.ropes)} in all"] * (len(self.ropes) > MOST_SHOWN)
+        layers += [f"... {len(self.layers)} in all"] * (len(self.layers) > MOST_SHOWN)
+        comma = "," if len(self.layers) == 1 else ""
+        return f"LayerRopes(ropes={{{', '.join(ropes)}}}, layers=({', '.join(layers)}{comma}))"
 
 
 @untraced

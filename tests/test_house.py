@@ -124,7 +124,7 @@ ARROWS: dict[str, set[str]] = {
         "rope",
         "rotation",
     },
-    "layers": {"hints", "integrations.dynamo", "literals", "readable", "rope"},
+    "layers": {"hints", "integrations.dynamo", "literals", "readable", "rope", "texts"},
     "explain": {"models.header", "numbers"},
     "plots": {"frequencies", "numbers", "texts"},
     "inspecting": {"explain", "layers", "models.local", "rope", "texts", "wording"},

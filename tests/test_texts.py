@@ -331,6 +331,19 @@ def test_what_was_typed_is_escaped_where_it_cannot_be_parsed(capsys: pytest.Capt
             assert_printable(line)
 
 
+@pytest.mark.parametrize("text", NASTY, ids=range(len(NASTY)))
+def test_the_repr_of_layer_ropes_is_one_line_and_not_long(text: str) -> None:
+    kinds = [text, *(f"t{i}" for i in range(20))]
+    config = {"model_type": "novel", "head_dim": 16, "num_hidden_layers": 42, "layer_types": kinds * 2}
+    config["rope_parameters"] = {kind: {"rope_theta": 1e4 + i} for i, kind in enumerate(kinds)}
+    ropes = rn.ropes_from_hf(config)
+    assert repr(ropes).isprintable()
+    assert len(repr(ropes)) < 2500
+    assert list(ropes.ropes) == kinds
+    few = rn.LayerRopes({"all": rn.Rope(8)}, ("all",))
+    assert repr(few) == f"LayerRopes(ropes={few.ropes!r}, layers={few.layers!r})"
+
+
 def test_names_that_are_cut_alike_stay_apart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ["n" * 200 + "a", "n" * 200 + "b"]
     config = {"model_type": "novel", "head_dim": 16, "num_hidden_layers": 2, "layer_types": names}
