@@ -17,6 +17,8 @@ from .texts import escaped
 
 MOST_LINE = 1000  # characters of a text from outside
 CLOSED = 141  # what a shell reports of a process that a closed pipe has ended
+# Why standard output takes no more: a full disk or quota, a file that may not grow, one that is open for reading only.
+UNWRITABLE = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EBADF, errno.EIO}
 
 
 class Parser(argparse.ArgumentParser):
@@ -108,6 +110,8 @@ def _progress(text: str) -> None:
 
 def run(command: Callable[[], int]) -> int:
     """Run the command line in a process of its own, which ends quietly where its output is not read to the end."""
+    if sys.stderr is None:  # it was closed, and `print` would take standard output instead
+        sys.stderr = open(os.devnull, "w")  # noqa: SIM115  (for as long as the process runs)
     try:
         try:
             return command()
@@ -118,7 +122,7 @@ def run(command: Callable[[], int]) -> int:
         _write_nowhere(sys.stdout, sys.stderr)
         return CLOSED
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in UNWRITABLE:
             raise
         _write_nowhere(sys.stdout)
         print(f"standard output: {error.strerror}", file=sys.stderr)

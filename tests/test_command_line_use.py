@@ -287,6 +287,24 @@ def test_folders_of_this_machine_are_printed_on_one_line(
     assert "/a\\nb\\x1b[31m\\ud800" in capsys.readouterr().out
 
 
+def test_errors_never_go_to_standard_output_where_standard_error_is_closed(tmp_path: Path) -> None:
+    path = written(tmp_path, {**LLAMA, "rope_foo": 1})
+    run = f"{sys.executable} -m rope_numba inspect"
+    for arguments, status in ((path, 2), ("--bogus", 2), ("/no/such/file", 2), (f"{path} --lenient --json", 0)):
+        done = subprocess.run(
+            f"{run} {arguments} 2>&-", shell=True, stdout=subprocess.PIPE, text=True, check=False, timeout=240
+        )
+        assert done.returncode == status
+        assert json.loads(done.stdout)["ropes"] if status == 0 else done.stdout == ""
+
+
+def test_standard_output_that_takes_nothing_gets_one_line(tmp_path: Path) -> None:
+    path = written(tmp_path, LLAMA)
+    with open(os.devnull) as for_reading:
+        done = process("inspect", path, capture_output=False, stdout=for_reading, stderr=subprocess.PIPE)
+    assert (done.returncode, done.stderr) == (2, "standard output: Bad file descriptor\n")
+
+
 # --- which files run
 
 
