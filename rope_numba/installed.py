@@ -20,9 +20,13 @@ def turn_to_installed() -> bool:
     """Make the next import find the installed package, if this one was found only because Python was started here.
 
     `python -m` puts the working directory first, so that in a checkout of the sources it finds these, and not what pip
-    has installed. Returns False, and changes nothing, if this is the package to run.
+    has installed. Where this is the package to run it returns False; modules that lie in the working directory, as the
+    package's own `numbers` does for who stands within the package, are not found in place of others of their name.
     """
-    if not (sys.path and _same(sys.path[0], os.curdir) and _same(os.path.dirname(folder()), os.curdir)):
+    if not (sys.path and _same(sys.path[0], os.curdir)) or getattr(sys.flags, "safe_path", False):
+        return False
+    if not _same(os.path.dirname(folder()), os.curdir):
+        del sys.path[0]
         return False
     found = PathFinder.find_spec(PACKAGE, sys.path[1:])
     if found is None or found.origin is None or _same(os.path.dirname(found.origin), folder()):

@@ -346,6 +346,16 @@ def test_the_installed_package_is_checked_from_within_other_sources_too(tmp_path
     assert done.stdout.startswith("Installed Rope of llama"), done.stderr
 
 
+def test_modules_of_the_working_directory_take_no_other_s_place(tmp_path: Path) -> None:
+    installed, elsewhere = copy_of(tmp_path / "installed", "2.0"), tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    for name in ("numbers", "numpy", "numba", "json", "statistics"):
+        (elsewhere / f"{name}.py").write_text("raise SystemExit('a file of the working directory was run')")
+    other = copy_of(tmp_path / "other", "1.0")
+    for cwd in (elsewhere, installed / "rope_numba", other / "rope_numba"):
+        assert checked(cwd, installed) == ("2.0", str(installed / "rope_numba"))
+
+
 def test_sources_that_are_installed_in_place_are_the_installed_package(tmp_path: Path) -> None:
     sources = copy_of(tmp_path / "sources", "1.0")
     assert checked(sources, sources) == ("1.0", str(sources / "rope_numba"))
