@@ -15,7 +15,9 @@ from ..wording import argument
 __all__ = ["FileError", "is_folder", "open_regular", "shown_path"]
 
 HUB = re.compile(r"[\w.-]+/[\w.-]+")
+BARE = re.compile(r"[A-Za-z][\w-]*(\.\d[\w-]*)*")  # "gpt2", "llama3.2": a file would have another ending
 OLLAMA = re.compile(r"[\w./-]+:[\w.-]+")
+REGISTRIES = ("hf.co/", "huggingface.co/", "ollama.com/", "registry.ollama.ai/")
 MOST_PATH = 100  # characters of a path in an error text
 
 
@@ -122,10 +124,14 @@ def _hint(path: str) -> str:
         return " (an address: nothing is downloaded)"
     if path.endswith((".json", ".gguf")):
         return ""
-    if HUB.fullmatch(path):
-        return " (a name on the Hugging Face Hub? nothing is downloaded)"
     if OLLAMA.fullmatch(path):
         return " (a name of Ollama? nothing is downloaded)"
+    if path.startswith(REGISTRIES):
+        return " (a name on the Hugging Face Hub or of Ollama? nothing is downloaded)"
+    if HUB.fullmatch(path):
+        return " (a name on the Hugging Face Hub? nothing is downloaded)"
+    if BARE.fullmatch(path):
+        return " (a name of a model? nothing is downloaded)"
     if path.startswith("~"):
         return " (~ is not expanded)"
     return ""
