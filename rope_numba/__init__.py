@@ -82,7 +82,7 @@ if not TYPE_CHECKING:  # a type checker reads the names above, and would take th
 
     def __getattr__(name: str) -> Any:
         if name not in _HOMES:
-            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+            raise AttributeError(f"module {__name__!r} has no attribute {name[:80]!r}")
         home = _HOMES[name]
         if home == "integrations.njit":
             from .kernels import imported_in_turn

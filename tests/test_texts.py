@@ -233,6 +233,7 @@ def test_no_python_name_or_argument_reaches_an_error_raw(text: str) -> None:
         lambda: rn.layouts.permute(named(), 8, axis=0, source="half", target="half"),
         lambda: rn.reference.rotate(np.ones((1, 1, 2)), np.ones((1, 1)), np.ones((1, 1)), text),
         lambda: rn.apply_rope(np.ones((1, 8), np.float32), offset=0, **{text: 1}),  # type: ignore[arg-type]
+        lambda: getattr(rn, text),
         lambda: setattr(rope, text, 1),
         lambda: delattr(rope, text),
         lambda: rope(named(), offset=0),
