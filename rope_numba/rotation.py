@@ -139,6 +139,8 @@ class Rotation:
             pass  # a read-only array, another number of axes, a dtype not met before
         if self._quickly(q, k):
             self._carefully(q, k)
+        elif k is not None and q.itemsize < 8:  # another Rotation may have compiled the entries since this was made
+            self._use_entries()
         return q if k is None else (q, k)
 
     @property

@@ -336,3 +336,26 @@ def test_memory_with_tokens_outside_the_batch_is_rotated_without_a_second_look(m
     monkeypatch.setattr(arrays, "accept", None)
     step(*views(memory))
     assert_same_bits(memory, expected)
+
+
+@needs_jit
+@pytest.mark.parametrize("order", ["thd", "htd"])
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_what_another_rotation_compiled_is_called_first_from_the_second_call_on(
+    monkeypatch: pytest.MonkeyPatch, dtype: str, order: str
+) -> None:
+    rope = rn.Rope(32, theta=4_321.0, order=order)
+    early, other = rope.at(offset=3, tokens=1), rope.at(offset=4, tokens=1)
+    q, k = normal((1, 1, 32), dtype), normal((1, 1, 32), dtype)
+    other(q, k)
+    looks: list[Any] = []
+    quickly = rn.Rotation._quickly
+
+    def noted(self: rn.Rotation, *arrays: Any) -> bool:
+        looks.append(self)
+        return quickly(self, *arrays)
+
+    monkeypatch.setattr(rn.Rotation, "_quickly", noted)
+    for _ in range(4):
+        early(q, k)
+    assert looks == [early]
