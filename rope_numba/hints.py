@@ -146,14 +146,14 @@ def _name(call: Callable[..., Any], owner: tuple[Any, ...]) -> str:
 
 def _too_many(name: str, given: int, positional: tuple[str, ...], by_name: tuple[str, ...]) -> str:
     """Return what a call is told that was given more arguments than have a place."""
-    takes = f"only {' and '.join(positional)}" if positional else "nothing"
+    takes = f"only {_either(positional, 'and')}" if positional else "nothing"
     others = f"; expected {_either(f'{argument}=' for argument in by_name)} by name" if by_name else ""
     return f"{name}() takes {takes} by position, but {given} {'was' if given == 1 else 'were'} given{others}"
 
 
-def _either(names: Iterable[str]) -> str:
+def _either(names: Iterable[str], joint: str = "or") -> str:
     *others, last = names
-    return f"{', '.join(others)} or {last}" if others else last
+    return f"{', '.join(others)} {joint} {last}" if others else last
 
 
 def public_names(x: object, but: Container[str] = ()) -> list[str]:

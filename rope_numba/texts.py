@@ -7,7 +7,11 @@ reverse the direction of writing, lone surrogates that no encoding can print, or
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
 
 __all__ = ["choice", "escaped", "shown", "type_name"]
 
@@ -66,11 +70,29 @@ def shown(value: object, most: int = MOST) -> str:
         return f"about {'-' if value < 0 else ''}2**{value.bit_length() - 1}"
     if isinstance(value, (list, tuple, dict, set, frozenset, bytes)) and len(value) > MOST_REPR:
         return f"of type {type_name(value)}"
+    if _holds_tensor(value):
+        return f"of type {type_name(value)}"
     try:
         text = repr(value)
     except Exception:  # of another package's class, or of a list that holds an int which is too long to be printed
         text = ""
     return text if 0 < len(text) <= MOST_REPR and text.isprintable() else f"of type {type_name(value)}"
+
+
+def _holds_tensor(value: Any) -> bool:
+    """Tell whether a value is or holds a tensor: the repr of one whose storage was freed ends the process."""
+    tensor = getattr(sys.modules.get("torch"), "Tensor", None)
+    if tensor is None:
+        return False
+    waiting, seen = [value], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, tensor) or (isinstance(one, np.ndarray) and one.dtype.hasobject):
+            return True
+        if isinstance(one, (list, tuple, dict, set, frozenset)) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += [*one, *one.values()] if isinstance(one, dict) else one
+    return False
 
 
 def type_name(value: object) -> str:

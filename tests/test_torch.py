@@ -430,6 +430,45 @@ def test_a_tensor_is_taken_as_long_as_its_own_elements_are_there(torch: Any) -> 
     assert rope(freed(torch.ones(0, 3, 16)), offset=1).shape == (0, 3, 16)
 
 
+LLAMA = {"model_type": "llama", "head_dim": 16, "num_attention_heads": 2, "hidden_size": 32, "rope_theta": 1e4}
+# Arguments that are no tensors, which an error text describes. PyTorch's repr of a freed one ends the process.
+SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "theta": lambda x: rn.Rope(16, theta=x),
+    "theta of apply_rope": lambda x: rn.apply_rope(np.ones((1, 16)), offset=0, theta=x),
+    "layout": lambda x: rn.Rope(16, layout=x),
+    "order": lambda x: rn.Rope(16, order=x),
+    "backend": lambda x: rn.Rope(16, backend=x),
+    "head_dim": lambda x: rn.Rope(x),
+    "frequencies": lambda x: rn.Rope(16, frequencies=x),
+    "attention_factor": lambda x: rn.Frequencies([1.0], attention_factor=x),
+    "factor": lambda x: rn.frequencies.linear(16, factor=x),
+    "sections": lambda x: rn.frequencies.mrope(rn.frequencies.default(16), sections=x),
+    "source": lambda x: rn.layouts.indices(16, source=x, target="half"),
+    "dtypes": lambda x: rn.warmup(dtypes=x),
+    "config": lambda x: rn.Rope.from_hf(x),
+    "rope_theta of a header": lambda x: rn.Rope.from_hf({**LLAMA, "rope_theta": x}),
+    "model_type of a header": lambda x: rn.Rope.from_hf({**LLAMA, "model_type": x}),
+    "path": lambda x: rn.Rope.from_gguf(x),
+    "out=": lambda x: rn.Rope(16)(np.ones((1, 16)), np.ones((1, 16)), offset=0, out=x),
+}
+HOLDERS: dict[str, Callable[[Any], Any]] = {
+    "itself": lambda x: x,
+    "a list": lambda x: [x],
+    "a dict in a tuple": lambda x: ({"value": x},),
+    "an array of objects": lambda x: np.array([{"value": x}], dtype=object),
+}
+
+
+@pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_a_freed_tensor_where_none_is_taken_is_refused_without_a_look_at_its_numbers(
+    torch: Any, setting: str, holder: str
+) -> None:
+    given = HOLDERS[holder](freed(torch.ones(2)[1].clone()))
+    with pytest.raises((TypeError, ValueError), match=r"; expected "):
+        SETTINGS[setting](given)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
 def test_frequencies_take_the_tensors_of_a_model(torch: Any, dtype: str) -> None:
     speeds = torch.nn.Parameter(torch.tensor([1.0, 0.25, 0.125], dtype=getattr(torch, dtype)))
