@@ -8,6 +8,7 @@ from typing import Literal, get_args
 
 from . import forks
 from .hints import hinted
+from .integrations.torch import is_tensor
 from .kernels import imported
 from .literals import Layout
 from .numbers import shown
@@ -58,7 +59,7 @@ def warmup(
         if isinstance(asked, str) or not isinstance(asked, Sequence):
             raise TypeError(f"{name} is {shown(asked)}; expected a list")
         for one in asked:
-            if isinstance(one, bool) or one not in known:
+            if is_tensor(one) or isinstance(one, bool) or one not in known:
                 raise ValueError(f"{name} holds {shown(one)}; expected {', '.join(map(repr, known))}")
     launch = imported()
     if launch is None or not forks.can_compile():

@@ -445,9 +445,13 @@ SETTINGS: dict[str, Callable[[Any], Any]] = {
     "sections": lambda x: rn.frequencies.mrope(rn.frequencies.default(16), sections=x),
     "source": lambda x: rn.layouts.indices(16, source=x, target="half"),
     "dtypes": lambda x: rn.warmup(dtypes=x),
+    "one of axes": lambda x: rn.warmup(axes=[x]),
     "config": lambda x: rn.Rope.from_hf(x),
     "rope_theta of a header": lambda x: rn.Rope.from_hf({**LLAMA, "rope_theta": x}),
     "model_type of a header": lambda x: rn.Rope.from_hf({**LLAMA, "model_type": x}),
+    "a share in a header": lambda x: rn.Rope.from_hf({**LLAMA, "partial_rotary_factor": x}),
+    "theta twice in a header": lambda x: rn.Rope.from_hf({**LLAMA, "rope_parameters": {"rope_theta": x}}),
+    "factor of a header": lambda x: rn.Rope.from_hf({**LLAMA, "rope_scaling": {"type": "linear", "factor": x}}),
     "path": lambda x: rn.Rope.from_gguf(x),
     "out=": lambda x: rn.Rope(16)(np.ones((1, 16)), np.ones((1, 16)), offset=0, out=x),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import operator
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,16 @@ from numpy.typing import NDArray
 from ..arrays import BFLOAT16_BITS, TYPES
 from ..texts import type_name
 
-__all__ = ["as_array", "as_integers", "as_reals", "check_storage", "is_tensor", "memory_of", "note_written"]
+__all__ = [
+    "as_array",
+    "as_integers",
+    "as_reals",
+    "check_storage",
+    "check_storages",
+    "is_tensor",
+    "memory_of",
+    "note_written",
+]
 
 # By the tensor's dtype, as PyTorch writes it.
 _FLOATS = ("torch.float32", "torch.float64", "torch.float16", "torch.bfloat16")
@@ -158,6 +167,20 @@ def check_storage(name: str, x: Any) -> None:
         raise ValueError(
             f"{name} has a storage of {there} bytes and reaches {used}; expected one that was not freed or shrunk"
         )
+
+
+def check_storages(name: str, x: Any) -> None:
+    """Check so the tensors in dicts and lists: to compare a freed one with anything ends the process."""
+    if "torch" not in sys.modules:
+        return
+    waiting, seen = [x], set[int]()
+    while waiting:
+        one = waiting.pop()
+        if is_tensor(one):
+            check_storage(name, one)
+        elif isinstance(one, (Mapping, list, tuple)) and id(one) not in seen:
+            seen.add(id(one))
+            waiting += one.values() if isinstance(one, Mapping) else one
 
 
 def note_written(*written: Any) -> None:

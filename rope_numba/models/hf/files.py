@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
+from ...integrations.torch import check_storages
 from ...texts import escaped, shown, type_name
 from ...wording import argument
 from ..local import is_folder, open_regular, shown_path
@@ -29,10 +30,12 @@ def opened(config: object) -> tuple[dict[str, Any], str]:
         path = _file(os.fspath(config))
         return _parsed(path), path
     if isinstance(config, Mapping):
+        check_storages("config", config)
         return dict(config), "a dict"
     if callable(getattr(config, "to_dict", None)):
         values = config.to_dict()  # type: ignore[attr-defined]
         if isinstance(values, Mapping):
+            check_storages("config", values)
             return dict(values), f"a {type_name(config)}"
     raise TypeError(f"{argument('config')} is {shown(config)}; expected a path, a dict or a configuration object")
 
