@@ -368,6 +368,31 @@ def test_unknown_models_are_refused(peer: Any) -> None:
         use("llama")
 
 
+def test_a_subclass_with_a_forward_of_its_own_is_refused_as_such_and_one_without_is_used(
+    peer: Any, rotations: list[bool]
+) -> None:
+    model = make(peer, "llama")
+    theirs = logits(peer, model, steps=1)
+    kind = type(model.model.layers[0].self_attn)
+
+    class Same(kind):  # type: ignore[misc, valid-type]
+        pass
+
+    class Other(kind):  # type: ignore[misc, valid-type]
+        def forward(self, *arguments: Any, **options: Any) -> Any:
+            return super().forward(*arguments, **options)
+
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = Same
+    with use(model):
+        assert rotates_by_ours(peer, rotations, model, theirs) == {True}
+    for layer in model.model.layers:
+        layer.self_attn.__class__ = Other
+    with pytest.raises(ValueError, match=r"^model has an Other with a forward of its own; expected that of the LlamaA"):
+        use(model)
+    assert rotates_by_ours(peer, rotations, model, theirs) == set()
+
+
 @pytest.mark.parametrize("changed", ["other sign", "other arguments"])
 def test_a_function_that_is_no_longer_what_it_was_is_refused(
     peer: Any, monkeypatch: pytest.MonkeyPatch, changed: str

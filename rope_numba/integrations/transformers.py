@@ -116,6 +116,13 @@ def use(model: Any) -> Swap:
         raise TypeError(f"model is {arrays.kind_of(model)}; expected a torch.nn.Module of transformers")
     found = list(_layers(model))
     if not found:
+        for layer in model.modules():
+            for base in type(layer).__mro__[1:]:
+                if _known(vars(base).get("forward")) is not None:
+                    raise ValueError(
+                        f"model has {arrays.kind_of(layer)} with a forward of its own; expected that of the "
+                        f"{base.__name__} that it inherits from"
+                    )
         raise ValueError(f"model is {arrays.kind_of(model)}; expected one with layers of {', '.join(FAMILIES)}")
     for layer, forward, _, _ in found:
         held = layer.__dict__.get("forward", forward)
@@ -153,15 +160,22 @@ def _layers(model: Any) -> Iterator[tuple[Any, Any, Any, dict[str, Form]]]:
     """Yield each layer that calls a known function, its forward, the function in it that calls, and forms by name."""
     for layer in model.modules():
         forward = getattr(type(layer), "forward", None)
-        for inner in _functions(forward):
-            path = inner.__globals__.get("__name__", "").split(".")
-            if path[:2] != ["transformers", "models"] or len(path) != 4 or path[3] != f"modeling_{path[2]}":
-                continue
-            called = _global_names(inner.__code__)
-            forms = {name: form for name, form in FAMILIES.get(path[2], {}).items() if name in called}
-            if forms:
-                yield layer, forward, inner, forms
-                break
+        known = _known(forward)
+        if known is not None:
+            yield layer, forward, *known
+
+
+def _known(forward: Any) -> tuple[Any, dict[str, Form]] | None:
+    """Return the function in a forward that calls known functions, and their forms by name; None if there is none."""
+    for inner in _functions(forward):
+        path = inner.__globals__.get("__name__", "").split(".")
+        if path[:2] != ["transformers", "models"] or len(path) != 4 or path[3] != f"modeling_{path[2]}":
+            continue
+        called = _global_names(inner.__code__)
+        forms = {name: form for name, form in FAMILIES.get(path[2], {}).items() if name in called}
+        if forms:
+            return inner, forms
+    return None
 
 
 def _functions(function: Any) -> Iterator[types.FunctionType]:
