@@ -483,3 +483,14 @@ def test_frequencies_take_the_tensors_of_a_model(torch: Any, dtype: str) -> None
     for refused in (speeds.detach().to("meta"), speeds.detach().to_sparse()):
         with pytest.raises(TypeError, match=r"^inv_freq (is on device meta|has layout)"):
             rn.Frequencies(refused)
+
+
+def test_integers_and_frequencies_without_memory_of_their_own_are_refused(torch: Any) -> None:
+    zeros = torch._efficientzerotensor(3, dtype=torch.int64)
+    with pytest.raises(
+        TypeError, match=r"^positions has no memory of its own; expected an ordinary tensor on the CPU$"
+    ):
+        rn.Rope(16).at(positions=zeros)
+    for make in (lambda x: rn.ragged_positions(x), lambda x: rn.Frequencies(x)):
+        with pytest.raises(TypeError, match=r"^(cu_seqlens|inv_freq) has no memory of its own"):
+            torch.vmap(make)(torch.ones(2, 3, dtype=torch.int64))

@@ -10,7 +10,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 from ..arrays import BFLOAT16_BITS, TYPES
@@ -96,7 +95,7 @@ def memory_of(x: Any) -> NDArray[Any]:
 
 
 def as_integers(name: str, x: Any) -> Any:
-    """Return a NumPy array over the memory of a tensor of integers; what is not a tensor comes back as it is.
+    """Return the numbers of a tensor of integers as a NumPy array; what is not a tensor comes back as it is.
 
     Tensors in a list are made arrays one by one.
 
@@ -117,9 +116,7 @@ def as_integers(name: str, x: Any) -> Any:
     _check_place(name, x)
     if str(x.dtype) not in _INTEGERS:
         raise TypeError(f"{name} has dtype {x.dtype}; expected integers")
-    check_storage(name, x)
-    array: NDArray[Any] = np.asarray(x.numpy())
-    return array
+    return _read(name, x)
 
 
 def as_reals(name: str, x: Any) -> Any:
@@ -143,9 +140,7 @@ def as_reals(name: str, x: Any) -> Any:
     if not is_tensor(x):
         return _each(as_reals, name, x)
     _check_place(name, x)
-    check_storage(name, x)
-    numbers = x.detach().resolve_neg()
-    return (numbers.double() if numbers.is_floating_point() else numbers.resolve_conj()).numpy()
+    return _read(name, x.detach())
 
 
 def check_storage(name: str, x: Any) -> None:
@@ -201,6 +196,16 @@ def _check_place(name: str, x: Any) -> None:
         raise TypeError(f"{name} is a nested tensor; expected a strided one")
     if x.layout is not torch.strided:
         raise TypeError(f"{name} has layout {x.layout}; expected torch.strided")
+
+
+def _read(name: str, x: Any) -> NDArray[Any]:
+    """Return the numbers of a tensor to be read, floats as float64."""
+    check_storage(name, x)
+    try:
+        array: NDArray[Any] = (x.double() if x.is_floating_point() else x.resolve_conj()).resolve_neg().numpy()
+    except RuntimeError:  # as in as_array
+        raise _no_memory(name) from None
+    return array
 
 
 def _no_memory(name: str) -> TypeError:
