@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from .. import arrays, reference
 from ..kernels import launcher
 from ..kernels.told import ALONE, HEAD_MAJOR, PER_ROW, TRUSTED, tell
-from .torch import as_array, check_storage, memory_of
+from .torch import check_floats, check_storage, memory_of
 
 __all__ = ["FAMILIES", "Form", "Function", "check_form", "swapped"]
 
@@ -93,8 +93,7 @@ def swapped(form: Form, original: Function) -> Function:
 def _rotated(form: Form, tensors: list[Any], cos: Any, sin: Any, unsqueeze_dim: int) -> bool:
     """Replace q and k in a list, or one of them, by rotated copies; false if the original has to run.
 
-    Not in place: a model may use what it rotates elsewhere, such as one tensor as k and as v. The copies are rotated in
-    place: rotating into other tensors took twice as long for one token, 190 us instead of 110, and as long for many.
+    Not in place: a model may use what it rotates elsewhere, such as one tensor as k and as v.
     """
     torch = sys.modules["torch"]
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._len_torch_dispatch_stack():
@@ -106,7 +105,7 @@ def _rotated(form: Form, tensors: list[Any], cos: Any, sin: Any, unsqueeze_dim: 
         return False
     try:
         for given in tensors:
-            as_array("q", given)
+            check_floats("q", given)
         for table in (cos, sin):
             check_storage("cos", table)
         if x.dtype in (torch.float16, torch.bfloat16):

@@ -19,6 +19,7 @@ __all__ = [
     "as_array",
     "as_integers",
     "as_reals",
+    "check_floats",
     "check_storage",
     "check_storages",
     "is_tensor",
@@ -71,6 +72,15 @@ def as_array(name: str, x: Any) -> Any:
     """
     if not is_tensor(x):
         return x
+    check_floats(name, x)
+    try:
+        return memory_of(x)
+    except RuntimeError:  # a wrapper that says it is dense and on the CPU: inside torch.func, or a ZeroTensor
+        raise _no_memory(name) from None
+
+
+def check_floats(name: str, x: Any) -> None:
+    """Check that a tensor is one that `as_array` takes, apart from wrappers that only PyTorch can tell."""
     _check_place(name, x)
     if str(x.dtype) not in _FLOATS:
         raise TypeError(f"{name}.dtype is {x.dtype}; expected {TYPES}")
@@ -81,10 +91,6 @@ def as_array(name: str, x: Any) -> Any:
     if x.is_neg():
         raise ValueError(f"{name} has its negative bit set; expected numbers as they are in memory")
     check_storage(name, x)
-    try:
-        return memory_of(x)
-    except RuntimeError:  # a wrapper that says it is dense and on the CPU: inside torch.func, or a ZeroTensor
-        raise _no_memory(name) from None
 
 
 def memory_of(x: Any) -> NDArray[Any]:
