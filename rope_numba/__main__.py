@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import NoReturn, TextIO
 
-from .texts import escaped
+# Nothing of the package, nor NumPy, may be imported here: `turn_to_installed`, below, first decides which are found.
 
 MOST_LINE = 1000  # characters of a text from outside
 CLOSED = 141  # what a shell reports of a process that a closed pipe has ended
@@ -26,6 +26,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Print the usage and the error, and exit."""
+        from .texts import escaped
+
         super().error(escaped(message, MOST_LINE))
 
 
@@ -74,6 +76,7 @@ def main(arguments: list[str] | None = None) -> int:
 def check() -> int:
     """Compare, describe and time; returns the exit status."""
     from . import selfcheck
+    from .texts import escaped
 
     say = functools.partial(print, flush=True)  # each line when it is known, through a pipe as well
 

@@ -19,7 +19,7 @@ ARROWS: dict[str, set[str]] = {
     "__init__": {"forks"},
     "forks": set(),
     "undisturbed": set(),
-    "__main__": {"texts"},
+    "__main__": set(),
     "literals": set(),
     "hints": {"numbers"},
     "numbers": {"texts"},
