@@ -18,7 +18,7 @@ __all__ = ["BITS", "floats", "pi", "rounded", "series"]
 BITS = 256
 
 
-@functools.lru_cache(maxsize=1 << 12)  # equal frequencies ask for the same entry again; it takes 50 us
+@functools.lru_cache(maxsize=16)  # equal frequencies ask for one entry one after another; it takes 50 us
 def rounded(function: str, angle: float, factor: float, dtype: np.dtype[np.float32] | np.dtype[np.float64]) -> float:
     """Return factor * cos(angle) or factor * sin(angle), exact but for one rounding to a type, ties to even."""
     value = Fraction(factor) * _cos_or_sin(function, Fraction(angle))
