@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["choice", "escaped", "shown", "type_name"]
+__all__ = ["choice", "escaped", "one_line", "shown", "type_name"]
 
 LONGEST_INT = 10**60  # ints from here on are not written out
 MOST = 80  # characters of a text
@@ -34,6 +34,17 @@ def escaped(text: str, most: int = MOST) -> str:
     """
     head = text[: most + 1]
     return _cut(head if head.isprintable() else "".join(map(_escape, head)), most)
+
+
+def one_line(text: object, most: int) -> str:
+    r"""Return a text with a space for each line break, escaped and cut to `most` characters.
+
+    Examples
+    --------
+    >>> one_line("a\n  b\x1b", most=10)
+    'a b\\x1b'
+    """
+    return escaped(" ".join(str(text).split()), most)
 
 
 def _escape(letter: str) -> str:

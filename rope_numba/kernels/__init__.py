@@ -7,9 +7,12 @@ import sys
 from types import ModuleType
 
 from .. import forks
+from ..texts import one_line
 from ..undisturbed import undisturbed
 
-__all__ = ["imported", "imported_in_turn", "launcher"]
+__all__ = ["imported", "imported_in_turn", "launcher", "why_unavailable"]
+
+MOST_REASON = 200  # characters of an ImportError
 
 
 def imported() -> ModuleType | None:
@@ -26,15 +29,33 @@ def imported() -> ModuleType | None:
         undisturbed(lambda: importlib.import_module("numba"))
     from . import launch
 
-    return None if launch.JIT_DISABLED else launch
+    return None if launch.KERNELS_UNAVAILABLE else launch
 
 
 def launcher() -> ModuleType | None:
-    """Return the module that launches kernels, or None where Numba is absent or its JIT disabled."""
+    """Return the module that launches kernels, or None where they do not run or Numba cannot be imported."""
     try:
         return imported()
     except ImportError:
         return None
+
+
+def why_unavailable() -> str:
+    """Return the reason why compiled kernels do not run in this process, or "" where they do.
+
+    The reason is one line that says what to do, too. The first call imports Numba.
+    """
+    try:
+        if imported() is not None:
+            return ""
+    except (ImportError, OSError) as error:  # OSError: llvmlite cannot load its library
+        text = one_line(error, MOST_REASON)
+        return f"Numba cannot be imported ({text}); install a version that supports this Python and NumPy"
+    if not forks.can_import():
+        return "this process was forked while another thread was importing; start it by spawn or forkserver"
+    from .launch import KERNELS_UNAVAILABLE
+
+    return KERNELS_UNAVAILABLE
 
 
 def imported_in_turn(name: str) -> ModuleType:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
+import sysconfig
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,7 @@ from numba import config, get_num_threads, threading_layer  # type: ignore[attr-
 from numpy.typing import NDArray
 
 from .. import forks
+from ..texts import one_line
 from .compile import in_turn
 from .entry import make_entry
 from .look import Look, make_look
@@ -28,14 +30,26 @@ from .storage import NAMES
 from .told import ALONE, SHARED, SMALL
 
 CHUNKS_PER_THREAD = 4
+MOST_REASON = 200  # characters of an error of Numba's in `describe`
 
 LAYOUT_CODES = {"interleaved": INTERLEAVED, "half": HALF}
 
 Entry = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], int]
 
-# Kernels are made of instructions and have no Python body: with NUMBA_DISABLE_JIT=1 the rotation in NumPy runs; so it
-# does where NumPy's arrays are made otherwise than entries read them.
-JIT_DISABLED = bool(config.DISABLE_JIT) or not fields_are_where_they_were()  # type: ignore[attr-defined]
+
+def _why_unavailable() -> str:
+    """Return the reason why compiled kernels do not run in this process, or "" where they do."""
+    # Kernels consist of LLVM instructions and have no Python body that could run instead.
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
+        return "NUMBA_DISABLE_JIT=1 disables compilation; unset it"
+    if sysconfig.get_config_var("Py_GIL_DISABLED"):
+        return "kernels are not tested on a free-threaded build of Python; use a build with the GIL"
+    if not fields_are_where_they_were():
+        return "NumPy's array fields are not where the kernels read them; use another version of NumPy, and report this"
+    return ""
+
+
+KERNELS_UNAVAILABLE = _why_unavailable()  # where this is not "", NumPy rotates
 
 _launching = threading.Lock()
 _count_threads: Callable[[], int] = get_num_threads
@@ -197,10 +211,23 @@ def layer() -> str:
 
 
 def describe() -> str:
-    """Return how many threads large work takes here, and of which layer."""
-    if may_launch():
-        return f"{get_num_threads()}, threading layer {_layer}"
-    return "1" if _layer in (None, "none") else f"1, as threading layer {_layer} bears no second launch"
+    """Return how many threads large work takes here, and of which layer, or why there is one thread only."""
+    if KERNELS_UNAVAILABLE:
+        return "1 (compiled kernels do not run)"
+    return f"{get_num_threads()}, threading layer {_layer}" if may_launch() else f"1 ({_why_serial()})"
+
+
+def _why_serial() -> str:
+    """Return the reason why `may_launch` returned False."""
+    if forks.forked():
+        return "a forked process starts no threads"
+    if config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+        return "NUMBA_NUM_THREADS is 1"
+    try:
+        get_num_threads()
+    except ValueError as error:  # Numba raises it again in each call
+        return f"no threading layer can be loaded: {one_line(error, MOST_REASON)}"
+    return f"threading layer {_layer} does not allow concurrent launches"
 
 
 def _no_entry(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
