@@ -1,7 +1,12 @@
-"""What `python -m rope_numba` does: compare the kernels with NumPy on this machine, bit for bit, and time them."""
+"""What `python -m rope_numba` does: compare the kernels with NumPy on this machine, bit for bit, and time them.
+
+Where a call falls back to the rotation in NumPy, NumPy would be compared with itself. So a comparison counts the calls
+of that rotation: there is none while a kernel is to rotate, and there is one while NumPy is.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import platform
 import statistics
@@ -12,8 +17,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from . import __version__, reference
+from . import __version__, forks, reference
 from .installed import folder
+from .kernels import why_unavailable
 from .literals import Layout, Order
 from .rope import Rope
 
@@ -34,18 +40,26 @@ PLACES: tuple[dict[str, Any], ...] = (
 
 
 def describe_machine() -> dict[str, str]:
-    """Return what runs where: versions, files, processor, vectors, threads, and where compiled code is kept."""
-    from .kernels import compile as compiling
-    from .kernels import launch
+    """Return what runs where: versions, files, processor, vectors, threads, and where compiled code is kept.
 
-    return {
+    Where compiled kernels do not run, "kernels" is the reason.
+    """
+    machine = {
         "rope_numba": __version__,
         "files": folder(),
         "Python": f"{platform.python_version()}, {platform.system()} {platform.machine()}",
         "NumPy": np.__version__,
-        **compiling.describe(),
-        "threads": launch.describe(),
     }
+    reason = why_unavailable()
+    if reason:
+        machine["kernels"] = f"none: {reason}"
+    if forks.can_import():
+        with contextlib.suppress(ImportError, OSError):  # Numba cannot be imported, which is the reason
+            from .kernels import compile as compiling
+            from .kernels import launch
+
+            machine |= {**compiling.describe(), "threads": launch.describe()}
+    return machine
 
 
 def compare(dtype: str, layout: Layout, *, large: bool = True) -> tuple[int, list[str]]:
@@ -54,9 +68,15 @@ def compare(dtype: str, layout: Layout, *, large: bool = True) -> tuple[int, lis
     Returns
     -------
     int, list of str
-        Number of calls, and those that gave other bits, in words.
+        Number of calls, and in words those that failed: they gave other bits, or NumPy rotated instead of a kernel.
+
+    Raises
+    ------
+    RuntimeError
+        If compiled kernels do not run in this process.
     """
-    calls, different = 0, []
+    _require_kernels()
+    calls, failed = 0, []
     rng = np.random.default_rng(0)
     for (head_dim, rotary_dim, rotary_offset), order in itertools.product(WIDTHS, ORDERS):
         rope = Rope(
@@ -73,13 +93,43 @@ def compare(dtype: str, layout: Layout, *, large: bool = True) -> tuple[int, lis
         for tokens, arrangement, where in kinds:
             memory = _random(rng, dtype, (tokens, 10, head_dim))
             mine, numpys = memory.copy(), memory.copy()
-            _rotate(rope, dtype, _views(mine, arrangement, order), where)
+            with _numpy_rotations() as instead:
+                _rotate(rope, dtype, _views(mine, arrangement, order), where)
             twin = _with_backend(rope, "numpy")
-            _rotate(twin, dtype, _views(numpys, arrangement, order), where)
+            with _numpy_rotations() as expected:
+                _rotate(twin, dtype, _views(numpys, arrangement, order), where)
             calls += 1
-            if not same_bits(mine, numpys, dtype):
-                different.append(f"{rope!r}, {tokens} tokens, {arrangement}, {where}")
-    return calls, different
+            call = f"{rope!r}, {tokens} tokens, {arrangement}, {where}"
+            if instead:
+                failed.append(f"NumPy rotated instead of the kernel: {call}")
+            elif not expected:
+                failed.append(f"NumPy did not rotate what the kernel is compared with: {call}")
+            elif not same_bits(mine, numpys, dtype):
+                failed.append(f"other bits: {call}")
+    return calls, failed
+
+
+def _require_kernels() -> None:
+    reason = why_unavailable()
+    if reason:
+        raise RuntimeError(f"compiled kernels do not run here: {reason}")
+
+
+@contextlib.contextmanager
+def _numpy_rotations() -> Iterator[list[str]]:
+    """Collect the storage of every array that the function behind all rotations in NumPy rotates, in any thread."""
+    rotated: list[str] = []
+    original = reference.move_stored
+
+    def record(source: str, *others: Any) -> None:
+        rotated.append(source)
+        original(source, *others)
+
+    reference.move_stored = record  # type: ignore[assignment]
+    try:
+        yield rotated
+    finally:
+        reference.move_stored = original
 
 
 def _random(rng: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -134,7 +184,14 @@ def same_bits(a: NDArray[Any], b: NDArray[Any], dtype: str) -> bool:
 
 
 def timings() -> Iterator[tuple[str, float, float]]:
-    """Time the kernels beside NumPy's usual expression: yields what, and microseconds of one and of the other."""
+    """Time the kernels and NumPy's usual expression: yields what, and microseconds of one and of the other.
+
+    Raises
+    ------
+    RuntimeError
+        If compiled kernels do not run in this process, or NumPy rotates instead of one.
+    """
+    _require_kernels()
     rng = np.random.default_rng(0)
     for tokens, layout in itertools.product((1, 64, 1024), LAYOUTS):
         q = rng.standard_normal((tokens, 32, 128), dtype=np.float32)
@@ -147,7 +204,10 @@ def timings() -> Iterator[tuple[str, float, float]]:
             low, high = (x[..., ::2], x[..., 1::2]) if layout == "interleaved" else (x[..., :64], x[..., 64:])
             low[...], high[...] = low * cos - high * sin, low * sin + high * cos
 
-        ours = _median_microseconds(lambda step=step, q=q, k=k: step(q, k))  # type: ignore[misc]
+        with _numpy_rotations() as instead:
+            ours = _median_microseconds(lambda step=step, q=q, k=k: step(q, k))  # type: ignore[misc]
+        if instead:
+            raise RuntimeError(f"NumPy rotated instead of the kernel: tokens={tokens}, layout={layout!r}")
         numpys = _median_microseconds(lambda usual=usual, q=q, k=k: (usual(q), usual(k)))  # type: ignore[misc]
         yield f"{tokens:>5} tokens  {layout}", ours, numpys
 
