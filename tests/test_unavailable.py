@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 import sysconfig
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -245,3 +246,8 @@ if os.fork() == 0:
 os.wait()
 """
     assert process(code, NUMBA_NUM_THREADS="2").stdout.strip() == "1 (a forked process starts no threads)"
+
+
+@pytest.mark.parametrize("reason", [NO_JIT, FREE_THREADED, OTHER_FIELDS, NO_NUMBA])
+def test_the_readme_lists_the_reason(reason: str) -> None:
+    assert f"| `{reason}` |\n" in (Path(__file__).parent.parent / "README.md").read_text()
