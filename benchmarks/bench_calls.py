@@ -35,7 +35,7 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     step, positions = rope.at(offset=777, tokens=1), np.array([777])
     step(q, k)
     kernel = kernels_for(STORAGES[dtype], layout).by_axes[3]
-    rows, told = step._rows32, step._told
+    rows, flags = step._rows32, step._flags
     forward = itertools.cycle(range(778, 778 + 256))
     calls = {
         "step(q, k)": lambda: step(q, k),
@@ -50,7 +50,7 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     assert tuple(x.tobytes() for x in calls[call]()) == expected
     benchmark.group = "one token, 32+8 x 128: public calls beside the bare kernel"
     facts = {"case": "call", "call": call, "dtype": dtype, "layout": layout}
-    measure(benchmark, calls[call], {"bare kernel": lambda: kernel(q, k, rows, told)}, **facts)
+    measure(benchmark, calls[call], {"bare kernel": lambda: kernel(q, k, rows, flags)}, **facts)
 
 
 BATCHES = (8, 64)

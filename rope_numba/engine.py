@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 
 from .frequencies import Frequencies
 from .kernels import imported
-from .kernels.told import HEAD_MAJOR, tell
+from .kernels.flags import HEAD_MAJOR, pack_flags
 from .tables import Rows, Table, table_for
 
 if TYPE_CHECKING:
     from .kernels.launch import Kernels, Movers
-    from .kernels.look import Look
+    from .kernels.precheck import Precheck
 
 __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Places"]
 
@@ -41,17 +41,17 @@ class Engine:
         "backend",
         "entries16",
         "entries32",
+        "flags",
         "frequencies",
         "head_dim",
         "kernels",
         "layout",
         "layout_out",
-        "look",
         "movers",
         "order",
+        "precheck",
         "rotary_offset",
         "tables",
-        "told",
     )
 
     def __init__(
@@ -66,7 +66,7 @@ class Engine:
     ) -> None:
         self.head_dim, self.rotary_offset = head_dim, rotary_offset
         self.layout, self.layout_out, self.order, self.backend = layout, layout_out, order, backend
-        self.told = tell(HEAD_MAJOR if order == "htd" else 0, head_dim, rotary_offset)
+        self.flags = pack_flags(HEAD_MAJOR if order == "htd" else 0, head_dim, rotary_offset)
         self.tables: dict[tuple[str, int], Table] = {}  # by type and way; hashing a dtype would take 0.2 us
         factor = frequencies.attention_factor
         plain = factor == 1.0
@@ -80,7 +80,7 @@ class Engine:
         # that came last, which a Rotation compares by identity.
         self.kernels: dict[np.dtype[Any], Kernels] = {}
         self.movers: dict[tuple[np.dtype[Any], np.dtype[Any]], Movers] = {}  # likewise, by both arrays' dtypes
-        self.look: Look | None = None  # what looks at arrays first; once there are movers
+        self.precheck: Precheck | None = None  # what looks at arrays first; once there are movers
         self.entries32: Entries = ((), ())
         self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, ((), ()))
 
@@ -140,7 +140,7 @@ class Engine:
             if kernels.ready(axes):
                 kernels.compiled(axes)
         else:
-            self.look = launch.look()
+            self.precheck = launch.precheck()
             if movers.ready():
                 movers.compiled()
 

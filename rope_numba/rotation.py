@@ -13,7 +13,7 @@ from .engine import FLOAT32, FLOAT64, FORWARD, Engine, Places
 from .hints import called_as, public_names
 from .integrations.dynamo import untraced
 from .integrations.torch import as_array, is_tensor, note_written
-from .kernels.told import ALONE, HEAD_MAJOR, ONE_ROW, PER_ROW, SMALL, TRUSTED
+from .kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SERIAL_ONLY, SINGLE_POSITION, SKIP_CHECKS
 from .numbers import shown
 from .tables import Rows
 
@@ -52,18 +52,18 @@ class Rotation:
         "_engine",
         "_entries16",
         "_entries32",
+        "_flags",
         "_places",
         "_rope",
         "_rows32",
         "_rows64",
         "_tokens",
-        "_told",
         "_way",
     )
 
     def __init__(self, rope: Any, engine: Engine, places: Places, way: int, tokens: int | None = None) -> None:
         self._rope, self._engine, self._places, self._way = rope, engine, places, way
-        self._told = engine.told
+        self._flags = engine.flags
         self._batch: int | None = None
         if type(places) is tuple:
             self._tokens = places[1] - places[0]
@@ -72,11 +72,11 @@ class Rotation:
             # (streams, 1, tokens) serves every row of a batch.
             if places.ndim > 1 and (places.ndim, places.shape[-2]) != (3, 1):  # type: ignore[union-attr]
                 self._batch = places.shape[-2]  # type: ignore[union-attr]
-                self._told |= PER_ROW
+                self._flags |= PER_BATCH
         if tokens is not None:  # one position, for so many tokens
-            self._tokens, self._told = tokens, self._told | ONE_ROW
+            self._tokens, self._flags = tokens, self._flags | SINGLE_POSITION
         if self._tokens * (self._batch or 1) * engine.head_dim < FEW:
-            self._told |= SMALL
+            self._flags |= SERIAL_ONLY
         self._rows32: Rows = engine.rows(places, FLOAT32, way)
         self._rows64: Rows | None = None  # made when the first float64 array comes
         self._use_entries()
@@ -129,11 +129,11 @@ class Rotation:
                 dtype = q.dtype
                 if dtype is k.dtype:
                     if dtype is FLOAT32:
-                        if not self._entries32[q.ndim](q, k, self._rows32, self._told):
+                        if not self._entries32[q.ndim](q, k, self._rows32, self._flags):
                             return q, k
                     else:
                         known, entries = self._entries16
-                        if dtype is known and not entries[q.ndim](q, k, self._rows32, self._told):
+                        if dtype is known and not entries[q.ndim](q, k, self._rows32, self._flags):
                             return q, k
         except (TypeError, LookupError):
             pass  # a read-only array, another number of axes, a dtype not met before
@@ -162,7 +162,12 @@ class Rotation:
         return public_names(self, but=("alone", "let_go"))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (self._rope, self._places, self._way, self._tokens if self._told & ONE_ROW else None)
+        return _unpickled, (
+            self._rope,
+            self._places,
+            self._way,
+            self._tokens if self._flags & SINGLE_POSITION else None,
+        )
 
     def __repr__(self) -> str:
         if isinstance(self._places, tuple):
@@ -173,7 +178,7 @@ class Rotation:
 
     def _use_entries(self) -> None:
         """Take the entries for 32 and 16 bits that the engine knows by now."""
-        few = bool(self._told & SMALL)
+        few = bool(self._flags & SERIAL_ONLY)
         self._entries32 = self._engine.entries32[few]
         # In one piece, as other threads may be calling: the dtype, and what it is for.
         dtype, entries = self._engine.entries16
@@ -187,11 +192,11 @@ class Rotation:
         rows = self._rows64 if q.itemsize == 8 else self._rows32
         if kernels is None or rows is None or not 2 <= q.ndim <= 4:
             return True
-        told = self._told
+        flags = self._flags
         if k is None:
-            k, told = q, told | ALONE
+            k, flags = q, flags | NO_KEY
         try:
-            return bool(kernels.run(q, k, rows, told))
+            return bool(kernels.run(q, k, rows, flags))
         except TypeError:  # a read-only array, or k of another number of axes: no such kernel
             return True
 
@@ -242,25 +247,25 @@ class Rotation:
 
     def _quickly_into(self, q: Any, q_out: Any, k: Any, k_out: Any) -> bool:
         """Rotate plain arrays, of dtypes that came before, to where they go; false if that was done."""
-        engine, told, alone = self._engine, self._told & ~SMALL, k is None
+        engine, flags, alone = self._engine, self._flags & ~SERIAL_ONLY, k is None
         if alone:
-            k, k_out, told = q, q_out, told | ALONE
+            k, k_out, flags = q, q_out, flags | NO_KEY
         q_target, k_target = q if q_out is None else q_out, k if k_out is None else k_out
         if not type(q) is type(q_target) is type(k) is type(k_target) is _ndarray or q.dtype is not k.dtype:
             return True
         q_way, k_way = self._way_into(q, q_out), self._way_into(k, k_out)
         rows = self._rows64 if q.itemsize == 8 else self._rows32
-        if engine.look is None or q_way is None or k_way is None or rows is None:
+        if engine.precheck is None or q_way is None or k_way is None or rows is None:
             return True
         sizes = q.itemsize | q_target.itemsize << 8 | k_target.itemsize << 16
         try:
-            if engine.look(q, q_target, k, k_target, rows, told, sizes):
+            if engine.precheck(q, q_target, k, k_target, rows, flags, sizes):
                 return True
         except TypeError:  # a read-only array, or one of another number of axes
             return True
         moves = [(q, q_target, q_way)] if alone else [(q, q_target, q_way), (k, k_target, k_way)]
         for x, target, way in moves:
-            if way(x, target, rows, told | TRUSTED | ALONE):
+            if way(x, target, rows, flags | SKIP_CHECKS | NO_KEY):
                 raise RuntimeError(REFUSED)
         return False
 
@@ -319,7 +324,7 @@ class Rotation:
         )
         movers = engine.movers_for(source, target)
         if movers is not None and movers.ready():
-            movers.run(x, out, rows, self._told & ~HEAD_MAJOR)
+            movers.run(x, out, rows, self._flags & ~HEAD_MAJOR)
             return
         cos, sin = rows[:, :, 0], rows[:, :, 1]
         layouts = engine.layout, engine.layout_out
@@ -343,10 +348,10 @@ class Rotation:
                         storage, arrays.four_axes(x, engine.order), cos, sin, engine.layout, engine.rotary_offset
                     )
             return
-        told = self._told | TRUSTED
+        flags = self._flags | SKIP_CHECKS
         if k is None:
-            k, told = q, told | ALONE
-        if kernels.run(q, k, rows, told):
+            k, flags = q, flags | NO_KEY
+        if kernels.run(q, k, rows, flags):
             raise RuntimeError(REFUSED)
 
 

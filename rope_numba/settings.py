@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, get_args
 
 from .frequencies import Frequencies, default
-from .kernels.told import WIDEST_HEAD
+from .kernels.flags import MAX_HEAD_DIM
 from .literals import Backend, Layout, Order
 from .numbers import counted, even_width, positive, shown, whole
 
@@ -32,8 +32,8 @@ def checked(
 ) -> dict[str, Any]:
     """Return what a `Rope` keeps of its arguments, or raise if one is of another kind or outside its range."""
     head_dim = whole("head_dim", head_dim)
-    if not 2 <= head_dim <= WIDEST_HEAD:
-        raise ValueError(f"head_dim is {head_dim}; expected 2 to {WIDEST_HEAD} channels")
+    if not 2 <= head_dim <= MAX_HEAD_DIM:
+        raise ValueError(f"head_dim is {head_dim}; expected 2 to {MAX_HEAD_DIM} channels")
     if frequencies is None:
         if rotary_dim is None and head_dim % 2:
             raise ValueError(f"head_dim is {head_dim}; expected an even number, or rotary_dim to be given")

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rope_numba.kernels.told import ALONE, HEAD_MAJOR, ONE_ROW, PER_ROW, tell
+from rope_numba.kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SINGLE_POSITION, pack_flags
 
 pytestmark = needs_jit
 
@@ -59,12 +59,12 @@ def looks(draw: Any) -> tuple[list[NDArray[Any]], tuple[int, ...], int, bool]:
         arrays.append(np.ndarray(shape, f"f{sizes[which]}", memory.data, start + ("odd" in strike), strides))
     per_row, one_row = "bare" in struck if batch is None else draw(st.booleans()), draw(st.integers(0, 3)) == 0
     rows = [batch or 1 if per_row else 1, 1 if one_row else tokens, 2, HEAD_DIM // 2]
-    flags = (HEAD_MAJOR if order == "htd" else 0) | (PER_ROW if per_row else 0) | (ONE_ROW if one_row else 0)
+    flags = (HEAD_MAJOR if order == "htd" else 0) | (PER_BATCH if per_row else 0) | (SINGLE_POSITION if one_row else 0)
     rows[0] += "rows" in struck
     rows[1] += "positions" in struck
     if alone:
         arrays[2:] = arrays[:2]
-        flags |= ALONE
+        flags |= NO_KEY
     return arrays, tuple(rows), flags, not hazards
 
 
@@ -81,11 +81,11 @@ def is_right(arrays: list[NDArray[Any]], rows: tuple[int, ...], flags: int) -> b
         if x.ndim != q.ndim or x.shape[-1] != HEAD_DIM or x.strides[-1] != x.itemsize or x.size == 0:
             return False
         tokens, batch = x.shape[-2 if flags & HEAD_MAJOR else -3], x.shape[0] if x.ndim == 4 else 1
-        if tokens != rows[1] and not (flags & ONE_ROW and rows[1] == 1):
+        if tokens != rows[1] and not (flags & SINGLE_POSITION and rows[1] == 1):
             return False
         if (batch, tokens) != (q.shape[0] if q.ndim == 4 else 1, q.shape[-2 if flags & HEAD_MAJOR else -3]):
             return False
-        if rows[0] != (batch if flags & PER_ROW else 1) or (flags & PER_ROW and x.ndim < 4):
+        if rows[0] != (batch if flags & PER_BATCH else 1) or (flags & PER_BATCH and x.ndim < 4):
             return False
         if any(address % x.itemsize for address in addresses(x)[:: x.itemsize]):
             return False
@@ -95,7 +95,7 @@ def is_right(arrays: list[NDArray[Any]], rows: tuple[int, ...], flags: int) -> b
         same = x.dtype == out.dtype and addresses(x) == addresses(out)
         if len(set(addresses(out))) < len(addresses(out)) or not (same or set(addresses(x)).isdisjoint(addresses(out))):
             return False
-    pairs = [] if flags & ALONE else [(q_out, k), (q_out, k_out), (q, k_out)]
+    pairs = [] if flags & NO_KEY else [(q_out, k), (q_out, k_out), (q, k_out)]
     return all(set(addresses(a)).isdisjoint(addresses(b)) for a, b in pairs)
 
 
@@ -107,11 +107,11 @@ def test_what_is_let_through_is_right_and_what_is_plain_is_let_through(
     from rope_numba.kernels import launch, share
 
     arrays, shape, flags, plain = given_to
-    look = launch.look()
+    look = launch.precheck()
     assert look is not None
     sizes = arrays[0].itemsize | arrays[1].itemsize << 8 | arrays[3].itemsize << 16
     try:
-        done = look(*arrays, np.zeros(shape, np.float32), tell(flags, HEAD_DIM, 0), sizes) == share.DONE
+        done = look(*arrays, np.zeros(shape, np.float32), pack_flags(flags, HEAD_DIM, 0), sizes) == share.ROTATED
     except TypeError:
         done = False
     assert not done or is_right(arrays, shape, flags)
@@ -124,14 +124,14 @@ def test_only_what_is_written_has_to_be_writeable(which: int) -> None:
 
     arrays = [np.zeros((1, 2, HEAD_DIM), np.float32) for _ in range(4)]
     arrays[which].flags.writeable = False
-    look, rows = launch.look(), np.zeros((1, 1, 2, HEAD_DIM // 2), np.float32)
+    look, rows = launch.precheck(), np.zeros((1, 1, 2, HEAD_DIM // 2), np.float32)
     assert look is not None
-    asked = (*arrays, rows, tell(0, HEAD_DIM, 0), 4 | 4 << 8 | 4 << 16)
+    asked = (*arrays, rows, pack_flags(0, HEAD_DIM, 0), 4 | 4 << 8 | 4 << 16)
     if which % 2:
         with pytest.raises(TypeError, match="writeable"):
             look(*asked)
     else:
-        assert look(*asked) == share.DONE
+        assert look(*asked) == share.ROTATED
 
 
 def test_the_oracle_knows_each_hazard() -> None:
@@ -145,4 +145,4 @@ def test_the_oracle_knows_each_hazard() -> None:
         assert is_right(bad, rows, 0) == ({a, b} in ({0, 1}, {2, 3}, {0, 2}))
     assert not is_right([good[0], good[1][:, :1], *good[2:]], rows, 0)
     assert not is_right(good, (1, 2, 2, 2), 0)
-    assert not is_right(good, (2, 1, 2, 2), PER_ROW)
+    assert not is_right(good, (2, 1, 2, 2), PER_BATCH)

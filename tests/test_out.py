@@ -373,7 +373,7 @@ def test_an_out_that_shares_some_of_the_input_is_refused(overlap: str, backend: 
     assert np.array_equal(q, normal(x.shape))
 
 
-SHARED: dict[str, tuple[Callable[[Array], tuple[Array, Array, Any]], str]] = {
+DEFER: dict[str, tuple[Callable[[Array], tuple[Array, Array, Any]], str]] = {
     "q goes where k comes from": (lambda m: (m[:, :2], m[:, 2:4], (m[:, 2:4], None)), "out[0] shares memory with k"),
     "q and k change places": (lambda m: (m[:, :2], m[:, 2:4], (m[:, 2:4], m[:, :2])), "out[0] shares memory with k"),
     "both go to one place": (lambda m: (m[:, :1], m[:, 1:2], (m[:, 2:3], m[:, 2:3])), "out[0] shares memory with k"),
@@ -383,10 +383,10 @@ SHARED: dict[str, tuple[Callable[[Array], tuple[Array, Array, Any]], str]] = {
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("case", SHARED)
+@pytest.mark.parametrize("case", DEFER)
 def test_q_and_k_that_meet_where_they_go_are_refused(case: str, backend: str) -> None:
     whole = memory()
-    arrays, text = SHARED[case]
+    arrays, text = DEFER[case]
     q, k, out = arrays(whole)
     with pytest.raises(ValueError, match="shares memory") as refused:
         rn.Rope(8, backend=backend)(q, k, offset=3, out=out)

@@ -27,14 +27,14 @@ def readers() -> dict[int, Any]:
     """Return for 2, 3 and 4 axes a compiled function that tells what it sees of two arrays."""
     from numba import njit
 
-    from rope_numba.kernels.seen import Seen, direct
+    from rope_numba.kernels.ndarray_abi import NdarrayType, entry_point_of
 
     def fields(x: Any, y: Any) -> Any:
         return x.address, x.shape, x.strides, y.address, y.shape, y.strides
 
-    kinds = {axes: (Seen(axes, written=True), Seen(axes)) for axes in (2, 3, 4)}
-    kinds[EITHER] = Seen(4, fewest=3, written=True), Seen(4, fewest=3)
-    return {axes: direct(njit([kind])(fields)) for axes, kind in kinds.items()}
+    kinds = {axes: (NdarrayType(axes, written=True), NdarrayType(axes)) for axes in (2, 3, 4)}
+    kinds[EITHER] = NdarrayType(4, fewest=3, written=True), NdarrayType(4, fewest=3)
+    return {axes: entry_point_of(njit([kind])(fields)) for axes, kind in kinds.items()}
 
 
 @given(st.data())
@@ -94,38 +94,38 @@ def test_an_entry_refuses_other_axes_and_memory_that_is_not_writeable_and_writes
     for wrong in (locked, q[0], q[None], q[0, 0], np.ones((1,) * 60, dtype)):
         for arguments in ((wrong, k), (q, wrong)):
             with pytest.raises(TypeError, match="not a writeable array of 3 axes"):
-                entry(*arguments, rows, step._told)
+                entry(*arguments, rows, step._flags)
     with pytest.raises(TypeError, match="of 4 axes"):
-        entry(q, k, rows[0], step._told)
+        entry(q, k, rows[0], step._flags)
     assert (q == 1).all()
     assert (k == 1).all()
 
 
 def test_compiled_functions_outlive_their_dispatchers() -> None:
     from rope_numba.kernels.entry import make_entry
+    from rope_numba.kernels.ndarray_abi import entry_point_of
     from rope_numba.kernels.panel import HALF
-    from rope_numba.kernels.seen import direct
     from rope_numba.kernels.storage import F32
 
-    entry = direct(make_entry(F32, HALF, 3))
+    entry = entry_point_of(make_entry(F32, HALF, 3))
     gc.collect()
     q, k = normal((1, 4, 8)), normal((1, 2, 8), seed=1)
     expected = q.copy(), k.copy()
     rope = rn.Rope(8, layout="half", backend="numpy")
     rope(*expected, offset=3)
     step = rope.at(offset=3, tokens=1)
-    assert entry(q, k, step._rows32, step._told) == 0
+    assert entry(q, k, step._rows32, step._flags) == 0
     assert_same_bits(q, expected[0])
     assert_same_bits(k, expected[1])
 
 
 @pytest.mark.parametrize("name", ["ADDRESS", "AXES", "SHAPE", "STRIDES", "FLAGS"])
 def test_a_numpy_that_keeps_its_fields_elsewhere_is_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rope_numba.kernels import seen
+    from rope_numba.kernels import ndarray_abi
 
-    assert seen.fields_are_where_they_were()
-    monkeypatch.setattr(seen, name, seen.FLAGS if name == "ADDRESS" else seen.ADDRESS)
-    assert not seen.fields_are_where_they_were()
+    assert ndarray_abi.layout_matches()
+    monkeypatch.setattr(ndarray_abi, name, ndarray_abi.FLAGS if name == "ADDRESS" else ndarray_abi.ADDRESS)
+    assert not ndarray_abi.layout_matches()
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float32"])

@@ -75,7 +75,7 @@ def test_a_share_without_memory_ends_in_an_error(monkeypatch: pytest.MonkeyPatch
     from rope_numba.kernels import launch, share
 
     movers = launch.movers_for("f32", "f32", "half", "interleaved")
-    monkeypatch.setattr(movers, "_compiled", lambda *_: share.FAILED)
+    monkeypatch.setattr(movers, "_compiled", lambda *_: share.OUT_OF_MEMORY)
     rope = rn.Rope(8, layout="half", layout_out="interleaved")
     with pytest.raises(MemoryError, match="no memory for what a rotation holds on its way"):
         rope(np.ones((1, 2, 8), np.float32), offset=1)
@@ -83,13 +83,13 @@ def test_a_share_without_memory_ends_in_an_error(monkeypatch: pytest.MonkeyPatch
 
 def plan_of(rope: rn.Rope, q: NDArray[Any], k: NDArray[Any] | None) -> int:
     """Return the plan for rotating float32 arrays of three axes."""
-    from rope_numba.kernels import launch, told
+    from rope_numba.kernels import flags, launch
 
     step = rope.at(offset=3, tokens=q.shape[0 if rope.order == "thd" else 1])
     entry = launch.kernels_for("f32", rope.layout).compiled(3)
-    alone = told.ALONE if k is None else 0
-    large = step._told & ~told.SMALL
-    return entry(q, q[..., :0] if k is None else k, step._rows32, large | alone | told.SHARED)
+    alone = flags.NO_KEY if k is None else 0
+    large = step._flags & ~flags.SERIAL_ONLY
+    return entry(q, q[..., :0] if k is None else k, step._rows32, large | alone | flags.DEFER)
 
 
 @pytest.mark.parametrize(("heads", "small"), [(255, True), (256, False)])
@@ -97,7 +97,7 @@ def plan_of(rope: rn.Rope, q: NDArray[Any], k: NDArray[Any] | None) -> int:
 def test_work_for_more_than_one_thread_is_left_alone_by_an_entry_called_for_small_work_and_done_by_the_call(
     lead: tuple[int, ...], heads: int, small: bool
 ) -> None:
-    from rope_numba.kernels import launch, share, told
+    from rope_numba.kernels import flags, launch, share
 
     tokens, heads = (4, 2 * heads) if lead else (8, 2 * heads)
     q, k = normal((*lead, tokens, heads - 8, 64)), normal((*lead, tokens, 8, 64), seed=1)
@@ -106,9 +106,9 @@ def test_work_for_more_than_one_thread_is_left_alone_by_an_entry_called_for_smal
     rn.Rope(64, backend="numpy")(*expected, offset=3)
     rope = rn.Rope(64)
     step, before = rope.at(offset=3, tokens=tokens), q.copy()
-    assert step._told & told.SMALL
-    answer = launch.kernels_for("f32", rope.layout).compiled(q.ndim)(q, k, step._rows32, step._told)
-    assert answer == (share.DONE if small else share.ASK)
+    assert step._flags & flags.SERIAL_ONLY
+    answer = launch.kernels_for("f32", rope.layout).compiled(q.ndim)(q, k, step._rows32, step._flags)
+    assert answer == (share.ROTATED if small else share.NEEDS_CHECK)
     assert_same_bits(q, expected[0] if small else before)
     if not small:
         step(q, k)
@@ -168,6 +168,6 @@ def test_only_large_work_out_of_memorys_order_is_walked_in_turn_or_fetched_ahead
 
     q, k = arrays()
     plan = plan_of(rn.Rope(128, order=order), q, k)
-    assert plan > share.FAILED
+    assert plan > share.OUT_OF_MEMORY
     numbers = (ctypes.c_int64 * 21).from_address(plan + 8 * share._NUMBERS)
     assert (numbers[6], numbers[9]) == (in_turn, fetch)

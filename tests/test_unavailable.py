@@ -68,7 +68,7 @@ def test_a_free_threaded_build_is_a_reason(gil_disabled: int | None, monkeypatch
 def test_other_fields_of_arrays_are_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.config, "DISABLE_JIT", 0)
     monkeypatch.setattr(sysconfig, "get_config_var", {}.get)
-    monkeypatch.setattr(launch, "fields_are_where_they_were", lambda: False)
+    monkeypatch.setattr(launch, "layout_matches", lambda: False)
     assert launch._why_unavailable() == OTHER_FIELDS
 
 

@@ -27,9 +27,9 @@ def attempt(**more):
         return False
 
 good = all([attempt(), attempt(out="float16")])
-from rope_numba.kernels import entry, launch, told
+from rope_numba.kernels import entry, flags, launch
 q = np.ones((2, 3, 8), np.float32)
-asked = told.tell(told.ALONE, 8, 0)
+asked = flags.pack_flags(flags.NO_KEY, 8, 0)
 rows = np.zeros((1, 2, 2, 4), np.float32)
 answer = launch.kernels_for("f32", "half").compiled(3)(q, q[..., :0], rows, asked)
 digest.update(repr((int(answer), q.tolist())).encode())
@@ -48,19 +48,19 @@ CHANGES: dict[str, tuple[str, str, bool]] = {
     "entry.py": ("extent = (batch, tokens,", "extent = (batch, tokens - 1,", True),
     "geometry.py": ("return bits % itemsize == 0", "return bits % itemsize != 0", True),
     "launch.py": ("CHUNKS_PER_THREAD = 4", "CHUNKS_PER_THREAD = 8", False),
-    "look.py": ("return DONE\n\n", "return ASK\n\n", False),
+    "precheck.py": ("return ROTATED\n\n", "return NEEDS_CHECK\n\n", False),
     "move.py": ("copies = x != out ", "copies = x == out ", True),
     "panel.py": ("new_high = self.builder.fadd(", "new_high = self.builder.fsub(", True),
     "row.py": ("rotate_panel(width, builder.and_(pairs, _constant(-2 * width)))", "pass", True),
-    "seen.py": ("not a writeable array of", "not an array to write to, of", False),
-    "share.py": ("DONE = 0", "DONE = 3", True),
+    "ndarray_abi.py": ("not a writeable array of", "not an array to write to, of", False),
+    "share.py": ("ROTATED = 0", "ROTATED = 3", True),
     "storage.py": (
         "    lanes = value.type.count\n",
         "    lanes, value = value.type.count, builder.fneg(value)\n",
         True,
     ),
     # Old code would look for every number in the wrong place.
-    "told.py": ("OFFSET, HEAD_DIM = 7, 27", "OFFSET, HEAD_DIM = 8, 28", False),
+    "flags.py": ("ROTARY_OFFSET_SHIFT, HEAD_DIM_SHIFT = 7, 27", "ROTARY_OFFSET_SHIFT, HEAD_DIM_SHIFT = 8, 28", False),
 }
 
 
@@ -117,7 +117,7 @@ def test_a_changed_source_never_runs_old_code(file: str, warm: Installed) -> Non
     assert (again["bits"], again["hits"], again["misses"]) == (warm.bits, 3, 0)
 
 
-@pytest.mark.parametrize("file", ["panel.py", "told.py"])
+@pytest.mark.parametrize("file", ["panel.py", "flags.py"])
 def test_a_process_whose_sources_change_under_it_leaves_no_old_code_behind(file: str, tmp_path: Path) -> None:
     package, cache = copied(tmp_path / "package"), tmp_path / "cache"
     # One has imported the kernels by the time of the change, the other only what a Rope is made of.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from .. import arrays, reference
 from ..kernels import launcher
-from ..kernels.told import ALONE, HEAD_MAJOR, PER_ROW, TRUSTED, tell
+from ..kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SKIP_CHECKS, pack_flags
 from .torch import check_floats, check_storage, memory_of
 
 __all__ = ["FAMILIES", "Form", "Function", "check_form", "swapped"]
@@ -139,14 +139,14 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
     if head_dim < width or (head_dim > width and not form.partial):
         return False
     storage = arrays.storage_of("q", q)
-    told = tell(HEAD_MAJOR if order == "htd" else 0, head_dim, 0) | (PER_ROW if batch > 1 else 0)
+    flags = pack_flags(HEAD_MAJOR if order == "htd" else 0, head_dim, 0) | (PER_BATCH if batch > 1 else 0)
     launch = launcher()
     kernels: Any = launch.kernels_for(storage, form.layout) if launch and form.layout == form.layout_out else None
     bits = [x.view(np.uint16) if x.itemsize == 2 else x for x in given]
     if k is None:
-        pair, flags = (bits[0], bits[0]), told | ALONE
+        pair, flags = (bits[0], bits[0]), flags | NO_KEY
     else:
-        pair, flags = (bits[0], bits[1]), told
+        pair = bits[0], bits[1]
     compiled = kernels is not None and kernels.ready(4)
     if compiled and not kernels.run(*pair, rows, flags):
         return True
@@ -156,12 +156,12 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
     except (TypeError, ValueError):
         return False
     if compiled:
-        return not kernels.run(*pair, rows, flags | TRUSTED)
+        return not kernels.run(*pair, rows, flags | SKIP_CHECKS)
     movers = launch.movers_for(storage, storage, form.layout, form.layout_out) if launch else None
     for x in bits:
         x = arrays.four_axes(x, order)
         if x.size and movers is not None and movers.ready():
-            movers.run(x, x, rows, told & ~HEAD_MAJOR)
+            movers.run(x, x, rows, flags & ~HEAD_MAJOR)
         elif x.size:
             layouts = form.layout, form.layout_out
             reference.move_stored(storage, x, storage, x, rows[:, :, 0], rows[:, :, 1], *layouts, 0)

@@ -15,7 +15,7 @@ from .. import forks, reference
 from ..arrays import kind_of, overlaps_itself
 from ..hints import hinted
 from ..kernels import launcher
-from ..kernels.told import ALONE, TRUSTED, WIDEST_HEAD, tell
+from ..kernels.flags import MAX_HEAD_DIM, NO_KEY, SKIP_CHECKS, pack_flags
 from ..numbers import counted
 from ..texts import escaped
 
@@ -181,13 +181,13 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         return
     launch = launcher()
     kernels = None if launch is None else launch.kernels_for(storage, layout)
-    if kernels is not None and kernels.ready(3) and x.shape[2] <= WIDEST_HEAD:
-        plain, told = x.view(np.ndarray), tell(ALONE, x.shape[2], 0)
+    if kernels is not None and kernels.ready(3) and x.shape[2] <= MAX_HEAD_DIM:
+        plain, flags = x.view(np.ndarray), pack_flags(NO_KEY, x.shape[2], 0)
         rows = np.stack((cos, sin), axis=1)[None]
         arrays = plain, plain, rows
-        if kernels.run(*arrays, told):
+        if kernels.run(*arrays, flags):
             _check_overlap(x)
-            kernels.run(*arrays, told | TRUSTED)
+            kernels.run(*arrays, flags | SKIP_CHECKS)
         return
     _check_overlap(x)
     reference.rotate_stored(storage, x, cos, sin, layout, 0)

@@ -18,7 +18,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 from ..undisturbed import undisturbed
-from . import told
+from . import flags
 from .storage import register_bytes
 
 
@@ -46,7 +46,7 @@ def version_digest() -> str:
     cache together can cross. The digest is part of each function's name, so that code of another version of the
     sources, of Numba or of another processor is never loaded.
     """
-    constants = sorted((name, value) for name, value in vars(told).items() if name.isupper())  # imported long ago
+    constants = sorted((name, value) for name, value in vars(flags).items() if name.isupper())  # imported long ago
     target = cpu_target.target_context.codegen().magic_tuple()
     parts = (LOADED, constants, numba.__version__, llvmlite.__version__, target)
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -8,13 +8,24 @@ from typing import Any
 from numba import types
 
 from .compile import compile_kernel
+from .flags import (
+    DEFER,
+    HEAD_DIM_SHIFT,
+    HEAD_MAJOR,
+    MAX_HEAD_DIM,
+    NO_KEY,
+    PER_BATCH,
+    ROTARY_OFFSET_SHIFT,
+    SERIAL_ONLY,
+    SINGLE_POSITION,
+    SKIP_CHECKS,
+)
 from .geometry import aligned, apart, axes, nested
+from .ndarray_abi import NdarrayType
 from .panel import INTERLEAVED
 from .row import row_address
-from .seen import Seen
-from .share import ASK, DONE, ELEMENTS_PER_THREAD, call_at, planned
+from .share import ELEMENTS_PER_THREAD, NEEDS_CHECK, ROTATED, call_at, planned
 from .storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
-from .told import ALONE, HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, SMALL, TRUSTED, WIDEST_HEAD
 
 # Where heads lie outside tokens, these many heads of these many tokens are walked together: few enough runs of memory
 # for the processor to follow and for the ways of a cache, long enough runs to be fetched ahead, and tables that stay
@@ -71,49 +82,50 @@ _do_or_plan: Callable[..., int] = planned(walk)
 def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
     """Compile the entry for one storage, layout and rank of the arrays.
 
-    The compiled function takes (q, k, rows, told): arrays as `seen.py` has it, rows contiguous and of shape (batch or
-    1, tokens, 2, pairs), cos and then sin, and what `told.tell` says. It answers DONE, ASK or the address of a plan.
+    The compiled function takes (q, k, rows, flags): arrays as `ndarray_abi.py` has it, rows contiguous, of shape (batch
+    or 1, tokens, 2, pairs), cos and then sin, and what `pack_flags` returns. It answers ROTATED, NEEDS_CHECK or the
+    address of a plan.
     """
     itemsize, table_itemsize = ITEMSIZE[storage], TABLE_ITEMSIZE[storage]
 
-    def entry(q: Any, k: Any, rows: Any, told: int) -> int:
-        rotary_offset = (told >> OFFSET) & WIDEST_HEAD
-        head_dim = (told >> HEAD_DIM) & WIDEST_HEAD
-        q_axes, k_axes = axes(q, told & HEAD_MAJOR), axes(k, told & HEAD_MAJOR)
+    def entry(q: Any, k: Any, rows: Any, flags: int) -> int:
+        rotary_offset = (flags >> ROTARY_OFFSET_SHIFT) & MAX_HEAD_DIM
+        head_dim = (flags >> HEAD_DIM_SHIFT) & MAX_HEAD_DIM
+        q_axes, k_axes = axes(q, flags & HEAD_MAJOR), axes(k, flags & HEAD_MAJOR)
         batch, tokens, heads, q_batch, q_token, q_head = q_axes
         k_rows, k_tokens, k_heads, k_batch, k_token, k_head = k_axes
         row_batch, pairs = rows.shape[0], rows.shape[3]
         q_address, k_address = q.address, k.address
 
-        if q.shape[-1] != head_dim or rows.shape[1] != (1 if told & ONE_ROW else tokens):
-            return ASK
-        if row_batch != (batch if told & PER_ROW else 1) or (told & PER_ROW and rank < 4):
-            return ASK
-        if told & ALONE:
+        if q.shape[-1] != head_dim or rows.shape[1] != (1 if flags & SINGLE_POSITION else tokens):
+            return NEEDS_CHECK
+        if row_batch != (batch if flags & PER_BATCH else 1) or (flags & PER_BATCH and rank < 4):
+            return NEEDS_CHECK
+        if flags & NO_KEY:
             k_heads = 0
         elif k.shape[-1] != head_dim or k_rows != batch or k_tokens != tokens:
-            return ASK
+            return NEEDS_CHECK
         elements = batch * tokens * (heads + k_heads) * head_dim
         if elements == 0:
-            return DONE
-        if told & SMALL and elements >= 2 * ELEMENTS_PER_THREAD:
-            return ASK
+            return ROTATED
+        if flags & SERIAL_ONLY and elements >= 2 * ELEMENTS_PER_THREAD:
+            return NEEDS_CHECK
         if heads > 0 and (q.strides[-1] != itemsize or not aligned(q_address, itemsize, q_axes)):
-            return ASK
+            return NEEDS_CHECK
         if k_heads > 0 and (k.strides[-1] != itemsize or not aligned(k_address, itemsize, k_axes)):
-            return ASK
-        if not told & TRUSTED:
+            return NEEDS_CHECK
+        if not flags & SKIP_CHECKS:
             row = head_dim * itemsize
             if heads > 0 and not nested(row, q_axes):
-                return ASK
+                return NEEDS_CHECK
             if k_heads > 0 and not nested(row, k_axes):
-                return ASK
+                return NEEDS_CHECK
             if heads > 0 and k_heads > 0 and not apart(q_address, k_address, row, q_axes, k_axes):
-                return ASK
+                return NEEDS_CHECK
 
         table_row = 2 * pairs * table_itemsize
-        table_token = 0 if told & ONE_ROW else table_row
-        table_batch = tokens * table_row if told & PER_ROW else 0
+        table_token = 0 if flags & SINGLE_POSITION else table_row
+        table_batch = tokens * table_row if flags & PER_BATCH else 0
         table = rows.address
         q_block, k_block = q_address + rotary_offset * itemsize, k_address + rotary_offset * itemsize
         # Memory is walked in its own order: a token's heads where they lie together, else groups of heads.
@@ -128,8 +140,8 @@ def make_entry(storage: int, layout: int, rank: int) -> Callable[..., int]:
         rotate_row: Any = row_address(storage, layout)  # type: ignore[call-arg]
         turn = (rotate_row, pairs, fetch, table, pairs * table_itemsize, table_batch, table_token)
         places = (q_block, q_batch, q_token, q_head, k_block, k_batch, k_token, k_head)
-        return _do_or_plan(extent + turn + places, elements, told & SHARED)
+        return _do_or_plan(extent + turn + places, elements, flags & DEFER)
 
     name = f"rotate_{NAMES[storage]}_{'interleaved' if layout == INTERLEAVED else 'half'}_{rank}d"
-    array: Any = Seen(rank, written=True)
-    return compile_kernel(entry, name, types.int64(array, array, Seen(4), types.int64))
+    array: Any = NdarrayType(rank, written=True)
+    return compile_kernel(entry, name, types.int64(array, array, NdarrayType(4), types.int64))

@@ -21,13 +21,13 @@ from .. import forks
 from ..texts import one_line
 from .compile import in_turn
 from .entry import make_entry
-from .look import Look, make_look
+from .flags import DEFER, NO_KEY, SERIAL_ONLY
 from .move import Mover, make_mover
+from .ndarray_abi import entry_point_of, layout_matches
 from .panel import HALF, INTERLEAVED
-from .seen import direct, fields_are_where_they_were
-from .share import ASK, ELEMENTS_PER_THREAD, FAILED, make_launcher
+from .precheck import Precheck, make_precheck
+from .share import ELEMENTS_PER_THREAD, NEEDS_CHECK, OUT_OF_MEMORY, make_launcher
 from .storage import NAMES
-from .told import ALONE, SHARED, SMALL
 
 CHUNKS_PER_THREAD = 4
 MOST_REASON = 200  # characters of an error of Numba's in `describe`
@@ -44,7 +44,7 @@ def _why_unavailable() -> str:
         return "NUMBA_DISABLE_JIT=1 disables compilation; unset it"
     if sysconfig.get_config_var("Py_GIL_DISABLED"):
         return "kernels are not tested on a free-threaded build of Python; use a build with the GIL"
-    if not fields_are_where_they_were():
+    if not layout_matches():
         return "NumPy's array fields are not where the kernels read them; use another version of NumPy, and report this"
     return ""
 
@@ -54,7 +54,7 @@ KERNELS_UNAVAILABLE = _why_unavailable()  # where this is not "", NumPy rotates
 _launching = threading.Lock()
 _count_threads: Callable[[], int] = get_num_threads
 _launcher: Callable[[int, int], int] | None = None
-_look: Look | None = None
+_precheck: Precheck | None = None
 _layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
 
@@ -68,13 +68,13 @@ class Kernels:
         # What is called for any work, likewise by the number of axes. Small work goes to an entry itself.
         self.for_any_work: list[Entry] = [self.run] * 5
 
-    def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
+    def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
         """Rotate q and k, on one thread or on several."""
         entry, rank = self.by_axes[q.ndim], q.ndim
         if entry is self._uncompiled[rank] and rank > 1 and forks.can_compile():
             entry = self.compiled(rank)
-        elements = q.size if told & ALONE else q.size + k.size
-        return _share_out(elements, entry, q, k, rows, told & ~SMALL)
+        elements = q.size if flags & NO_KEY else q.size + k.size
+        return _share_out(elements, entry, q, k, rows, flags & ~SERIAL_ONLY)
 
     def ready(self, rank: int) -> bool:
         """Tell whether the entry for arrays of so many axes is compiled, or can be."""
@@ -83,10 +83,10 @@ class Kernels:
     def _first_call(self, rank: int) -> Entry:
         """Return what stands for an entry until it is compiled."""
 
-        def compile_and_call(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
+        def compile_and_call(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
             if not forks.can_compile():
-                return ASK
-            return self.compiled(rank)(q, k, rows, told)
+                return NEEDS_CHECK
+            return self.compiled(rank)(q, k, rows, flags)
 
         return compile_and_call
 
@@ -95,7 +95,7 @@ class Kernels:
 
         def compile_it() -> None:
             if self.by_axes[rank] is self._uncompiled[rank]:
-                self.by_axes[rank] = direct(make_entry(self.storage, self.layout, rank))
+                self.by_axes[rank] = entry_point_of(make_entry(self.storage, self.layout, rank))
 
         if self.by_axes[rank] is self._uncompiled[rank]:
             in_turn(compile_it)
@@ -109,9 +109,9 @@ class Movers:
         self.kind = source, target, layout_in, layout_out
         self._compiled: Mover | None = None
 
-    def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], told: int) -> None:
+    def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], flags: int) -> None:
         """Rotate x into out, both of three or four axes, on one thread or on several."""
-        _share_out(x.size, self.compiled(), x, out, rows, told)
+        _share_out(x.size, self.compiled(), x, out, rows, flags)
 
     def ready(self) -> bool:
         """Tell whether the entry is compiled, or can be."""
@@ -121,13 +121,13 @@ class Movers:
         """Return the entry."""
 
         def compile_it() -> Mover:
-            self._compiled = self._compiled or direct(make_mover(*self.kind))
+            self._compiled = self._compiled or entry_point_of(make_mover(*self.kind))
             return self._compiled
 
         return self._compiled or in_turn(compile_it)
 
 
-def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], told: int) -> int:
+def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
     """Call an entry, for all of the work or for a plan that is launched, as size and moment ask."""
     wanted, answer = elements // ELEMENTS_PER_THREAD, None
     if wanted > 1 and may_launch() and not _launching.locked():
@@ -139,13 +139,13 @@ def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], ro
             # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held.
             # Two threads that find it free at once launch one after the other.
             with _launching:
-                answer = entry(x, y, rows, told | SHARED)
-                if answer > FAILED:
+                answer = entry(x, y, rows, flags | DEFER)
+                if answer > OUT_OF_MEMORY:
                     # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
                     answer = launcher(answer, threads * CHUNKS_PER_THREAD if threads == most else threads)
     if answer is None:
-        answer = entry(x, y, rows, told)
-    if answer == FAILED:
+        answer = entry(x, y, rows, flags)
+    if answer == OUT_OF_MEMORY:
         raise MemoryError("no memory for what a rotation holds on its way; what it has written is of no use")
     return answer
 
@@ -155,21 +155,21 @@ def plan_launcher() -> Callable[[int, int], int]:
 
     def compile_it() -> Callable[[int, int], int]:
         global _launcher
-        _launcher = _launcher or direct(make_launcher())
+        _launcher = _launcher or entry_point_of(make_launcher())
         return _launcher
 
     return _launcher or in_turn(compile_it)
 
 
-def look() -> Look | None:
+def precheck() -> Precheck | None:
     """Return the compiled look at arrays that are rotated into others, or None where it cannot be compiled."""
 
-    def compile_it() -> Look:
-        global _look
-        _look = _look or direct(make_look())
-        return _look
+    def compile_it() -> Precheck:
+        global _precheck
+        _precheck = _precheck or entry_point_of(make_precheck())
+        return _precheck
 
-    return _look or (in_turn(compile_it) if forks.can_compile() else None)
+    return _precheck or (in_turn(compile_it) if forks.can_compile() else None)
 
 
 def may_launch() -> bool:
@@ -230,7 +230,7 @@ def _why_serial() -> str:
     return f"threading layer {_layer} does not allow concurrent launches"
 
 
-def _no_entry(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], told: int) -> int:
+def _no_entry(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
     raise TypeError(f"q has {q.ndim} axes; expected 2, 3 or 4")
 
 

@@ -14,12 +14,12 @@ from numba import int64, types
 from .carry import channels_address, pairs_address
 from .compile import compile_kernel
 from .entry import BLOCK_TOKENS, GROUP_HEADS
+from .flags import DEFER, HEAD_DIM_SHIFT, HEAD_MAJOR, MAX_HEAD_DIM, PER_BATCH, ROTARY_OFFSET_SHIFT, SINGLE_POSITION
 from .geometry import axes
+from .ndarray_abi import NdarrayType
 from .panel import INTERLEAVED
-from .seen import Seen
 from .share import call_at, planned
 from .storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
-from .told import HEAD_DIM, HEAD_MAJOR, OFFSET, ONE_ROW, PER_ROW, SHARED, WIDEST_HEAD
 
 Mover = Callable[[Any, Any, Any, int], int]
 
@@ -78,22 +78,22 @@ _do_or_plan: Callable[..., int] = planned(walk)
 def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mover:
     """Compile the entry that rotates x of one storage and layout into out of another.
 
-    The compiled function takes (x, out, rows, told): arrays as `seen.py` has it, both with three or four axes, rows
-    contiguous and of shape (batch or 1, tokens or 1, 2, pairs), and what `told.tell` says. It answers DONE, FAILED or
-    the address of a plan.
+    The compiled function takes (x, out, rows, flags): arrays as `ndarray_abi.py` has it, of three or four axes, rows
+    contiguous and of shape (batch or 1, tokens or 1, 2, pairs), and what `pack_flags` returns. It answers
+    ROTATED, OUT_OF_MEMORY or the address of a plan.
     """
     itemsize, out_itemsize, table_itemsize = ITEMSIZE[source], ITEMSIZE[target], TABLE_ITEMSIZE[source]
     crossing = layout_in != layout_out
 
-    def move(x: Any, out: Any, rows: Any, told: int) -> int:
-        rotary_offset = (told >> OFFSET) & WIDEST_HEAD
-        head_dim = (told >> HEAD_DIM) & WIDEST_HEAD
-        batch, tokens, heads, x_batch, x_token, x_head = axes(x, told & HEAD_MAJOR)
-        _, _, _, out_batch, out_token, out_head = axes(out, told & HEAD_MAJOR)
+    def move(x: Any, out: Any, rows: Any, flags: int) -> int:
+        rotary_offset = (flags >> ROTARY_OFFSET_SHIFT) & MAX_HEAD_DIM
+        head_dim = (flags >> HEAD_DIM_SHIFT) & MAX_HEAD_DIM
+        batch, tokens, heads, x_batch, x_token, x_head = axes(x, flags & HEAD_MAJOR)
+        _, _, _, out_batch, out_token, out_head = axes(out, flags & HEAD_MAJOR)
         pairs = rows.shape[3]
         sines = pairs * table_itemsize
-        table_token = 0 if told & ONE_ROW else 2 * sines
-        table_batch = tokens * 2 * sines if told & PER_ROW else 0
+        table_token = 0 if flags & SINGLE_POSITION else 2 * sines
+        table_batch = tokens * 2 * sines if flags & PER_BATCH else 0
         # As in the entry in place: memory in its own order.
         groups, block = 1, tokens
         if tokens > 1 and abs(out_head) > abs(out_token):
@@ -107,10 +107,10 @@ def make_mover(source: int, target: int, layout_in: int, layout_out: int) -> Mov
         carry = (carry_pairs, carry_channels, hold_channels, itemsize, out_itemsize)
         turn = (pairs, rows.address, sines, table_batch, table_token)
         from_x, to_out = (x.address, x_batch, x_token, x_head), (out.address, out_batch, out_token, out_head)
-        return _do_or_plan(extent + carry + turn + from_x + to_out, batch * tokens * heads * head_dim, told & SHARED)
+        return _do_or_plan(extent + carry + turn + from_x + to_out, batch * tokens * heads * head_dim, flags & DEFER)
 
     layouts = "_".join("interleaved" if layout == INTERLEAVED else "half" for layout in (layout_in, layout_out))
     name = f"move_{NAMES[source]}_{NAMES[target]}_{layouts}"
-    read, written = Seen(4, fewest=3), Seen(4, fewest=3, written=True)
-    signature: Any = types.int64(read, written, Seen(4), types.int64)
+    read, written = NdarrayType(4, fewest=3), NdarrayType(4, fewest=3, written=True)
+    signature: Any = types.int64(read, written, NdarrayType(4), types.int64)
     return compile_kernel(move, name, signature)

@@ -21,9 +21,9 @@ from numba.extending import intrinsic
 from .compile import compile_kernel
 
 # What an entry answers; any other number is the address of a plan.
-DONE = 0  # rotated
-ASK = 1  # nothing was written: the call is wrong, or too unusual for the quick tests of the entry; arrays.py decides
-FAILED = 2  # no memory for what the work needed on its way
+ROTATED = 0  # rotated
+NEEDS_CHECK = 1  # nothing was written: the call is wrong, or too unusual for an entry's quick tests; arrays.py decides
+OUT_OF_MEMORY = 2  # no memory for what the work needed on its way
 
 # One thread does less than twice this many elements of q and k together; more work takes a thread for each so many.
 ELEMENTS_PER_THREAD = 1 << 17
@@ -46,9 +46,9 @@ def planned(walk: Callable[..., None]) -> Any:
     no constants of one storage or layout, so that it is compiled once per process: the functions that it calls for
     those are among its numbers, by their addresses (`call_at`).
 
-    With shared = 0 it does all of the work and answers DONE or FAILED; for many elements without Python's interpreter
-    lock, which whoever calls must hold. Otherwise it answers the address of a plan, which stands until it is called so
-    again: one thread at a time may ask for one.
+    With shared = 0 it does all of the work and answers ROTATED or OUT_OF_MEMORY; for many elements without Python's
+    interpreter lock, which whoever calls must hold. Otherwise it answers the address of a plan, which stands
+    until it is called so again: one thread at a time may ask for one.
     """
 
     @intrinsic
@@ -71,7 +71,7 @@ def planned(walk: Callable[..., None]) -> Any:
             now = builder.icmp_signed("==", arguments[2], _constant(0))
             plan = builder.bitcast(builder.select(now, passing, kept), _I64.as_pointer())
             builder.store(builder.ptrtoint(part, _I64), _word(builder, plan, _PART))
-            builder.store(_constant(DONE), _word(builder, plan, _ANSWER))
+            builder.store(_constant(ROTATED), _word(builder, plan, _ANSWER))
             for index in range(numbers.count):
                 builder.store(builder.extract_value(arguments[0], index), _word(builder, plan, _NUMBERS + index))
             address = builder.ptrtoint(plan, _I64)
@@ -92,7 +92,7 @@ def planned(walk: Callable[..., None]) -> Any:
 
 
 def make_launcher() -> Callable[[int, int], int]:
-    """Compile the function (plan, chunks) that carries out a plan on Numba's threads; it answers DONE or FAILED."""
+    """Compile the function (plan, chunks) that carries out a plan on Numba's threads and answers as an entry does."""
 
     def share_out(plan: int, chunks: int) -> int:
         for chunk in prange(chunks):
@@ -118,7 +118,7 @@ def _write_part(context: Any, builder: Any, walk: Any, numbers: Any, arguments: 
         builder, walking.fndesc, signature, [packed, arguments[1], arguments[2]]
     )
     with builder.if_then(status.is_error):
-        builder.store(_constant(FAILED), _word(builder, plan, _ANSWER))
+        builder.store(_constant(OUT_OF_MEMORY), _word(builder, plan, _ANSWER))
     builder.ret_void()
 
 

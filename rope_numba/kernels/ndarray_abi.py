@@ -28,7 +28,7 @@ WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE, of the flags
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
-class Seen(types.Type):
+class NdarrayType(types.Type):
     """The type of an array argument with so many axes, which may have to be writeable.
 
     It may have one axis less, if fewest says so: then a first axis of one element is put before the others.
@@ -36,23 +36,23 @@ class Seen(types.Type):
 
     def __init__(self, ndim: int, *, fewest: int | None = None, written: bool = False) -> None:
         self.ndim, self.fewest, self.written = ndim, ndim if fewest is None else fewest, written
-        super().__init__(name=f"rope_numba.Seen({ndim}, fewest={self.fewest}, written={written})")
+        super().__init__(name=f"rope_numba.NdarrayType({ndim}, fewest={self.fewest}, written={written})")
 
 
-@register_model(Seen)
+@register_model(NdarrayType)
 class _Model(models.StructModel):
-    def __init__(self, manager: Any, seen: Seen) -> None:
+    def __init__(self, manager: Any, seen: NdarrayType) -> None:
         each: Any = types.UniTuple(types.int64, seen.ndim)  # type: ignore[no-untyped-call]
         members = [("rank", types.int64), ("address", types.int64), ("shape", each), ("strides", each)]
         super().__init__(manager, seen, members)  # type: ignore[no-untyped-call]
 
 
 for _name in ("rank", "address", "shape", "strides"):
-    make_attribute_wrapper(Seen, _name, _name)
+    make_attribute_wrapper(NdarrayType, _name, _name)
 
 
-@unbox(Seen)  # type: ignore[no-untyped-call, untyped-decorator]
-def _read(seen: Seen, array: ir.Value, c: Any) -> NativeValue:
+@unbox(NdarrayType)  # type: ignore[no-untyped-call, untyped-decorator]
+def _read(seen: NdarrayType, array: ir.Value, c: Any) -> NativeValue:
     """Read an array's fields, or set a TypeError."""
     builder = c.builder
     start = builder.ptrtoint(array, _I64)
@@ -87,7 +87,7 @@ def _read(seen: Seen, array: ir.Value, c: Any) -> NativeValue:
     return NativeValue(native._getvalue(), is_error=wrong)  # type: ignore[no-untyped-call]
 
 
-def direct(dispatcher: Any) -> Callable[..., Any]:
+def entry_point_of(dispatcher: Any) -> Callable[..., Any]:
     """Return the compiled function behind a dispatcher with one signature, which looks at its arguments' types."""
     (compiled,) = dispatcher.overloads.values()
     function: Callable[..., Any] = compiled.entry_point  # which keeps its machine code alive
@@ -102,7 +102,7 @@ class _Words:
         self.__array_interface__ = {"version": 3, "data": (address, True), "shape": (count,), "typestr": kind}
 
 
-def fields_are_where_they_were() -> bool:
+def layout_matches() -> bool:
     """Tell whether NumPy's arrays are still made as this module reads them."""
     for writeable in (True, False):
         x = np.zeros((3, 5, 7), np.float32)[::2, 1:]
