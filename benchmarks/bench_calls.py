@@ -13,7 +13,7 @@ import pytest
 from measure import LAYOUTS, SECONDS, array, measure, numpy_expression, numpy_in_place
 
 import rope_numba as rn
-from rope_numba.kernels.launch import kernels_for
+from rope_numba.kernels.launch import in_place_for
 
 STORAGES = {"float32": "f32", "float16": "f16", "bfloat16": "bf16"}
 CALLS = (
@@ -34,7 +34,7 @@ def test_call_overhead(benchmark: Any, dtype: str, layout: str, call: str) -> No
     rope = rn.Rope(128, layout=layout)
     step, positions = rope.at(offset=777, tokens=1), np.array([777])
     step(q, k)
-    kernel = kernels_for(STORAGES[dtype], layout).by_axes[3]
+    kernel = in_place_for(STORAGES[dtype], layout).get()
     rows, flags = step._rows32, step._flags
     forward = itertools.cycle(range(778, 778 + 256))
     calls = {

@@ -85,9 +85,9 @@ if not TYPE_CHECKING:  # a type checker reads the names above, and would take th
             raise AttributeError(f"module {__name__!r} has no attribute {name[:80]!r}")
         home = _HOMES[name]
         if home == "integrations.njit":
-            from .kernels import imported_in_turn
+            from .kernels import import_locked
 
-            module = imported_in_turn(f"{__name__}.{home}")
+            module = import_locked(f"{__name__}.{home}")
         else:
             module = importlib.import_module(f"{__name__}.{home or name}")
         value = getattr(module, name) if home else module

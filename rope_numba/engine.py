@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -10,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .frequencies import Frequencies
-from .kernels import imported
-from .kernels.flags import HEAD_MAJOR, pack_flags
+from .kernels import load_kernels
+from .kernels.flags import HEAD_MAJOR, Status, pack_flags
 from .tables import Rows, Table, table_for
 
 if TYPE_CHECKING:
-    from .kernels.launch import Kernels, Movers
+    from .kernels.launch import Entry, InPlaceKernels, OutOfPlaceKernels
     from .kernels.precheck import Precheck
 
 __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Places"]
@@ -24,8 +23,8 @@ __all__ = ["FLOAT32", "FLOAT64", "FORWARD", "INVERSE", "SHIFT", "Engine", "Place
 # (streams, batch, tokens).
 Places = tuple[int, int] | NDArray[np.int64]
 
-# What is called, by the arrays' number of axes: for any work, and for what is probably small.
-Entries = tuple[Sequence[Any], Sequence[Any]]
+# What rotates q and k: for any work, and for what is probably small.
+Entries = tuple["Entry", "Entry"]
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -78,11 +77,11 @@ class Engine:
         )
         # Kernels that have been used, by the arrays' dtype; once more the entries of float32, and of the 16-bit dtype
         # that came last, which a Rotation compares by identity.
-        self.kernels: dict[np.dtype[Any], Kernels] = {}
-        self.movers: dict[tuple[np.dtype[Any], np.dtype[Any]], Movers] = {}  # likewise, by both arrays' dtypes
-        self.precheck: Precheck | None = None  # what looks at arrays first; once there are movers
-        self.entries32: Entries = ((), ())
-        self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, ((), ()))
+        self.kernels: dict[np.dtype[Any], InPlaceKernels] = {}
+        self.movers: dict[tuple[Any, Any], OutOfPlaceKernels] = {}  # likewise, by the dtypes of both arrays
+        self.precheck: Precheck | None = None  # what checks arrays first; once there are movers
+        self.entries32: Entries = (_none_yet, _none_yet)
+        self.entries16: tuple[np.dtype[Any] | None, Entries] = (None, (_none_yet, _none_yet))
 
     def rows(self, places: Places, dtype: np.dtype[Any], way: int) -> Rows:
         """Return the rows of some positions in float32 or float64."""
@@ -111,54 +110,59 @@ class Engine:
             rows[..., pairs] = table.gather(places[stream])[..., pairs]
         return rows
 
-    def kernels_for(self, storage: str) -> Kernels | None:
+    def kernels_for(self, storage: str) -> InPlaceKernels | None:
         """Return the kernels of a storage, in place, or None for the rotation in NumPy."""
         launch = self._launch()
-        return None if launch is None else launch.kernels_for(storage, self.layout)
+        return None if launch is None else launch.in_place_for(storage, self.layout)
 
-    def movers_for(self, source: str, target: str) -> Movers | None:
+    def movers_for(self, source: str, target: str) -> OutOfPlaceKernels | None:
         """Return the kernels from one storage into another, or None for the rotation in NumPy."""
         launch = self._launch()
-        return None if launch is None else launch.movers_for(source, target, self.layout, self.layout_out)
+        return None if launch is None else launch.out_of_place_for(source, target, self.layout, self.layout_out)
 
     def _launch(self) -> ModuleType | None:
         """Return the module of the kernels, or None where they do not run. The first call imports Numba."""
         if self.backend == "numpy":
             return None
         try:
-            return imported()
+            return load_kernels()
         except ImportError as error:
             text = f"backend is 'numba', which cannot be imported ({error}); expected it installed, or backend='numpy'"
             raise ImportError(text) from None
 
-    def prepare(self, source: str, target: str, axes: int | None) -> None:
-        """Compile what rotates arrays of so many axes in place, or from one storage into another, if it can be."""
+    def prepare(self, source: str, target: str, *, in_place: bool) -> None:
+        """Compile what rotates arrays in place, or from one storage into another, if it can be."""
         launch, kernels, movers = self._launch(), self.kernels_for(source), self.movers_for(source, target)
         if launch is None or kernels is None or movers is None:
             return
-        if axes is not None and self.layout == self.layout_out:
-            if kernels.ready(axes):
-                kernels.compiled(axes)
+        if in_place and self.layout == self.layout_out:
+            if kernels.available():
+                kernels.get()
         else:
-            self.precheck = launch.precheck()
-            if movers.ready():
-                movers.compiled()
+            self.precheck = launch.get_precheck()
+            if movers.available():
+                movers.get()
 
     def remember(self, storage: str, dtype: np.dtype[Any]) -> None:
-        """Keep the kernels of a dtype at hand, for calls that come without a look at their arrays."""
+        """Cache the kernels of a dtype for the fast path, which skips validation."""
         kernels = self.kernels_for(storage)
-        if kernels is None or self.layout != self.layout_out:
+        if kernels is None or self.layout != self.layout_out or not kernels.available():
             return
         self.kernels[dtype] = kernels
-        entries = kernels.for_any_work, kernels.by_axes
+        entries = kernels.run, kernels.get()
         if storage == "f32":
             self.entries32 = entries
         elif storage != "f64":
             self.entries16 = np.dtype(dtype.type), entries  # not that of an array that was unpickled
 
     def remember_move(self, source: str, dtype: np.dtype[Any], target: str, dtype_out: np.dtype[Any]) -> None:
-        """Keep the kernels from one dtype into another at hand, likewise; they have been used."""
+        """Cache the kernels from one dtype into another likewise; they have been used."""
         movers = self.movers_for(source, target)
         # Of two dtypes of one storage, as bfloat16 has, arrays.py decides whether one place may have both.
         if movers is not None and (dtype == dtype_out or source != target):
             self.movers[dtype, dtype_out] = movers
+
+
+def _none_yet(q: NDArray[Any], k: NDArray[Any], rows: Rows, flags: int) -> int:
+    """Stand for an entry before there is one."""
+    return Status.NEEDS_CHECK

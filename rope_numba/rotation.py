@@ -50,8 +50,8 @@ class Rotation:
     __slots__ = (
         "_batch",
         "_engine",
-        "_entries16",
-        "_entries32",
+        "_entry16",
+        "_entry32",
         "_flags",
         "_places",
         "_rope",
@@ -129,14 +129,14 @@ class Rotation:
                 dtype = q.dtype
                 if dtype is k.dtype:
                     if dtype is FLOAT32:
-                        if not self._entries32[q.ndim](q, k, self._rows32, self._flags):
+                        if not self._entry32(q, k, self._rows32, self._flags):
                             return q, k
                     else:
-                        known, entries = self._entries16
-                        if dtype is known and not entries[q.ndim](q, k, self._rows32, self._flags):
+                        known, entry = self._entry16
+                        if dtype is known and not entry(q, k, self._rows32, self._flags):
                             return q, k
-        except (TypeError, LookupError):
-            pass  # a read-only array, another number of axes, a dtype not met before
+        except TypeError:
+            pass  # a read-only array, or another number of axes
         if self._quickly(q, k):
             self._carefully(q, k)
         elif k is not None and q.itemsize < 8:  # another Rotation may have compiled the entries since this was made
@@ -179,10 +179,10 @@ class Rotation:
     def _use_entries(self) -> None:
         """Take the entries for 32 and 16 bits that the engine knows by now."""
         few = bool(self._flags & SERIAL_ONLY)
-        self._entries32 = self._engine.entries32[few]
+        self._entry32 = self._engine.entries32[few]
         # In one piece, as other threads may be calling: the dtype, and what it is for.
         dtype, entries = self._engine.entries16
-        self._entries16 = dtype, entries[few]
+        self._entry16 = dtype, entries[few]
 
     def _quickly(self, q: Any, k: Any) -> bool:
         """Let the compiled entry look at plain arrays; false if it has rotated them."""
@@ -273,9 +273,9 @@ class Rotation:
         """Return what rotates an array in place or into another, if that was used before and can be now."""
         if out is None:
             kernels = self._engine.kernels.get(x.dtype)
-            return kernels.run if kernels is not None and kernels.ready(x.ndim) else None
+            return kernels.run if kernels is not None and kernels.available() else None
         movers = self._engine.movers.get((x.dtype, out.dtype))
-        return movers.run if movers is not None and movers.ready() else None
+        return movers.run if movers is not None and movers.available() else None
 
     def _into(self, inputs: dict[str, Any], outs: tuple[Any, ...]) -> None:
         """Check everything, and rotate each array to where it goes."""
@@ -292,7 +292,7 @@ class Rotation:
         kinds = [(arrays.storage_of("q", x), arrays.storage_of("out", target)) for x, target in moves]
         for (x, target), (source, storage) in zip(moves, kinds, strict=True):
             if x.size:
-                engine.prepare(source, storage, x.ndim if x is target else None)  # an interrupt now spoils nothing
+                engine.prepare(source, storage, in_place=x is target)  # an interrupt now spoils nothing
         for (x, target), (source, storage) in zip(moves, kinds, strict=True):
             self._move(source, x, storage, target)
             if x.size == 0:
@@ -323,7 +323,7 @@ class Rotation:
             arrays.four_axes(a.view(_uint16) if a.itemsize == 2 else a.view(_ndarray), engine.order) for a in (x, out)
         )
         movers = engine.movers_for(source, target)
-        if movers is not None and movers.ready():
+        if movers is not None and movers.available():
             movers.run(x, out, rows, self._flags & ~HEAD_MAJOR)
             return
         cos, sin = rows[:, :, 0], rows[:, :, 1]
@@ -339,7 +339,7 @@ class Rotation:
                     self._move(storage, x, storage, x)
             return
         kernels = engine.kernels_for(storage)
-        if kernels is None or not kernels.ready(q.ndim):
+        if kernels is None or not kernels.available():
             cos, sin = rows[:, :, 0], rows[:, :, 1]
             for x in (q, k):
                 if x is not None and x.size:

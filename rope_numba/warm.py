@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from . import forks
 from .hints import hinted
 from .integrations.torch import is_tensor
-from .kernels import imported
+from .kernels import load_kernels
 from .literals import Layout
 from .numbers import shown
 
@@ -35,7 +35,7 @@ def warmup(
     layouts : sequence of str
         Of "interleaved" and "half".
     axes : sequence of int
-        Numbers of axes that arrays will have: 2, 3 or 4.
+        Numbers of axes that arrays will have: 2, 3 or 4. One compiled function serves all of them.
     parallel : bool
         What shares large work out among threads too, where more than one may run. This starts Numba's threads.
 
@@ -61,10 +61,11 @@ def warmup(
         for one in asked:
             if is_tensor(one) or isinstance(one, bool) or one not in known:
                 raise ValueError(f"{name} holds {shown(one)}; expected {', '.join(map(repr, known))}")
-    launch = imported()
+    launch = load_kernels()
     if launch is None or not forks.can_compile():
         return
-    for dtype, layout, rank in itertools.product(dtypes, layouts, axes):
-        launch.kernels_for(STORAGES[dtype], layout).compiled(rank)
-    if parallel and launch.may_launch():
-        launch.plan_launcher()
+    for dtype, layout in itertools.product(dtypes, layouts):
+        kernels = launch.in_place_for(STORAGES[dtype], layout)
+        kernels.get()
+        if parallel and launch.can_run_parallel():
+            kernels.get_parallel()

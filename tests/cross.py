@@ -1,20 +1,20 @@
-"""The kernel's own LLVM code compiled for a processor that is not here, and a program to run it under an emulator."""
+"""LLVM code that Numba makes of kernels, compiled for a processor that is not here, and a program for its emulator."""
 
 from __future__ import annotations
 
+import functools
+import json
+import os
+import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
-from llvmlite import ir
-from numba.core import types
-from numba.core.registry import cpu_target
 from numpy.typing import NDArray
-
-from rope_numba.kernels.row import rotate_row
 
 
 class Processor(NamedTuple):
@@ -27,40 +27,55 @@ class Processor(NamedTuple):
 
 AARCH64 = Processor("aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8")
 
+# What kernels ask about the processor is answered before they are imported. Numba optimises nothing, so that nothing
+# in the code is of the processor that is here.
+WRITE = """
+import json, sys
+from numba import njit
+from rope_numba.kernels import machine
+assert "rope_numba.kernels.storage" not in sys.modules
+triple, name, features = sys.argv[1:]
+machine._target = lambda: (triple, name, features.split(","))
+from rope_numba.kernels.in_place import form_in_place
+from rope_numba.kernels.panel import HEADS_SIGNATURE, LAYOUTS, make_rotate_heads
+from rope_numba.kernels.storage import STORAGES, storage_of
+found = []
+for code, storage in enumerate(map(storage_of, STORAGES)):
+    for layout in range(len(LAYOUTS)):
+        compiled = njit(HEADS_SIGNATURE, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
+            make_rotate_heads(form_in_place(storage, layout))
+        )
+        (text,), (result,) = compiled.inspect_llvm().values(), compiled.overloads.values()
+        found.append((code, layout, text.replace(result.fndesc.llvm_func_name, f"rotate_{code}_{layout}")))
+json.dump(found, sys.stdout)
+"""
 
-class Context:
-    """Numba's context for code, but for another processor."""
 
-    def __init__(self, processor: Processor) -> None:
-        self.processor = processor
+@functools.cache
+def write_kernels(processor: Processor) -> dict[tuple[int, int], str]:
+    """Return the LLVM text of `rotate_<storage>_<layout>`, which has panel.HEADS_SIGNATURE, of each of both."""
+    environment = {
+        **os.environ,
+        "NUMBA_OPT": "0",
+        "NUMBA_DISABLE_JIT": "0",
+        "PYTHONPATH": str(Path(__file__).parent.parent),
+    }
+    command = [sys.executable, "-c", WRITE, *processor]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=500)
+    return {(storage, layout): text for storage, layout, text in json.loads(done.stdout)}
 
-    def codegen(self) -> Context:
-        return self
 
-    def magic_tuple(self) -> Processor:
-        return self.processor
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(cpu_target.target_context, name)
-
-
-def compile_row(processor: Processor, storage: int, layout: int) -> tuple[str, bytes]:
-    """Return assembly and object of `rotate_<storage>_<layout>`, which takes what rotate_row takes after these two."""
+def compile_kernel(processor: Processor, storage: int, layout: int) -> tuple[str, bytes]:
+    """Return assembly and object of `rotate_<storage>_<layout>`."""
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     machine = llvm.Target.from_triple(processor.triple).create_target_machine(
         cpu=processor.name, features=processor.features, opt=3, reloc="pic"
     )
-    module = ir.Module("row")
-    module.triple, module.data_layout = processor.triple, str(machine.target_data)
-    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * 10)
-    function = ir.Function(module, kind, f"rotate_{storage}_{layout}")
-    builder = ir.IRBuilder(function.append_basic_block())
-    codes = types.literal(storage), types.literal(layout)
-    signature, write = rotate_row._defn(None, *codes, *[types.int64] * 10)
-    write(Context(processor), builder, signature, [None, None, *function.args])
-    builder.ret_void()
-    compiled = llvm.parse_assembly(str(module))
+    text = write_kernels(processor)[storage, layout]
+    text = re.sub("(?m)^target triple = .*$", f'target triple = "{processor.triple}"', text)
+    text = re.sub("(?m)^target datalayout = .*$", f'target datalayout = "{machine.target_data}"', text)
+    compiled = llvm.parse_assembly(text)
     compiled.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = options.slp_vectorization = True
@@ -69,18 +84,21 @@ def compile_row(processor: Processor, storage: int, layout: int) -> tuple[str, b
     return machine.emit_assembly(compiled), machine.emit_object(compiled)
 
 
-# Reads calls from its input, each twelve numbers and then the memory that it rotates in; writes that memory.
+# Reads calls from its input, each twelve numbers and then the memory that it rotates in; writes that memory. Functions
+# of Numba's take the places of a result and of an exception first, and return a status.
 MAIN = """
 #include <stdio.h>
-typedef void row(long, long, long, long, long, long, long, long, long, long);
+typedef int kernel(void **, void **, long, long, long, char, long, long, long, long, long, long);
 %(declared)s
-static row *rows[] = {%(listed)s};
+static kernel *kernels[] = {%(listed)s};
 static char memory[1 << 22] __attribute__((aligned(64)));
 int main(void) {
     long n[12], start = (long)memory;
+    void *result, *exception;
     while (fread(n, sizeof n, 1, stdin) == 1) {
         if (n[11] > (long)sizeof memory || fread(memory, 1, n[11], stdin) != (size_t)n[11]) return 1;
-        rows[n[0]](n[1], n[2], start + n[3], start + n[4], start + n[5], n[6], n[7], start + n[8], n[9], n[10]);
+        if (kernels[n[0]](&result, &exception, n[1], start + n[2], start + n[3], n[4],
+                          start + n[5], n[6], n[7], start + n[8], n[9], n[10])) return 1;
         fwrite(memory, 1, n[11], stdout);
     }
     return 0;
@@ -107,10 +125,10 @@ def tools() -> tuple[str, str] | None:
 
 
 def build(folder: Path, compiler: str, objects: dict[tuple[int, int], bytes]) -> Path:
-    """Link compiled rows with a main program."""
+    """Link compiled kernels with a main program."""
     names = [f"rotate_{storage}_{layout}" for storage, layout in objects]
     source = folder / "main.c"
-    source.write_text(MAIN % {"declared": "\n".join(f"row {name};" for name in names), "listed": ", ".join(names)})
+    source.write_text(MAIN % {"declared": "\n".join(f"kernel {name};" for name in names), "listed": ", ".join(names)})
     for name, code in zip(names, objects.values(), strict=True):
         (folder / f"{name}.o").write_bytes(code)
     program = folder / "program"
@@ -127,9 +145,9 @@ def run(emulator: str, program: Path, calls: list[Call], order: list[tuple[int, 
         heads = call.q.tobytes() + call.k.tobytes()
         first = -(-len(table) // 64) * 64 + call.start
         memory = table.ljust(first, b"\0") + heads
-        stride, fetch = call.q.strides[0], int(call.start == 16)  # told to fetch and not, at no more calls
+        stride, prefetching = call.q.strides[0], int(call.start == 16)  # true and false, at no more calls
         numbers = [
-            order.index((call.storage, call.layout)), call.cos.size, fetch, 0, call.cos.nbytes, first,
+            order.index((call.storage, call.layout)), call.cos.size, 0, call.cos.nbytes, prefetching, first,
             len(call.q), stride, first + call.q.nbytes, len(call.k), stride, len(memory),
         ]  # fmt: skip
         given += np.array(numbers, np.int64).tobytes() + memory

@@ -70,13 +70,13 @@ def report(good):
     print(json.dumps(said))
 
 def remember():
-    "Note all kernels that are made from here on."
-    from rope_numba.kernels import launch
-    for name in ("make_entry", "make_mover", "make_look"):
-        def make(*arguments, made=getattr(launch, name)):
-            EVERY.append(made(*arguments))
-            return EVERY[-1]
-        setattr(launch, name, make)
+    "Note all compiled functions that are made from here on."
+    from rope_numba.kernels import compile, in_place, out_of_place, precheck
+    def make(*arguments, made=compile.compile_entry, **options):
+        EVERY.append(made(*arguments, **options))
+        return EVERY[-1]
+    for module in (compile, in_place, out_of_place, precheck):
+        module.compile_entry = make
 
 EVERY = []
 """

@@ -233,7 +233,7 @@ WHILE_COMPILING = """
 import os
 from numba.core.compiler_lock import global_compiler_lock
 from rope_numba import forks
-from rope_numba.kernels.launch import kernels_for
+from rope_numba.kernels.launch import in_place_for
 
 def in_a_child_forked_while_another_thread_compiles(work):
     held, forked = threading.Event(), threading.Event()
@@ -269,8 +269,8 @@ def test_such_a_child_uses_what_was_compiled_before_and_numpy_for_the_rest(warm_
     code = """
 assert right(small)
 def work():
-    half = kernels_for("f32", "half")
-    as_told = forks.forked() and not forks.can_compile() and half.ready(3) and not half.ready(4)
+    ready, other = in_place_for("f32", "half").available(), in_place_for("f64", "half").available()
+    as_told = forks.forked() and not forks.can_compile() and ready and not other
     return as_told and right(small) and right(large)
 print(in_a_child_forked_while_another_thread_compiles(work), forks.forked(), forks.can_compile())
 """
@@ -289,7 +289,7 @@ from rope_numba import forks, kernels
 threading.Thread(target=lambda: __import__("slow_to_import"), daemon=True).start()
 time.sleep(0.2)
 def work():
-    return forks.can_import() and forks.can_compile() and kernels.launcher() is not None and right(small)
+    return forks.can_import() and forks.can_compile() and kernels.try_load_kernels() is not None and right(small)
 started = time.monotonic()
 print(status_of_child(work), time.monotonic() - started < 25)
 sys.stdout.flush()

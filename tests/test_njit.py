@@ -101,6 +101,32 @@ def test_under_a_users_prange_it_is_the_reference(storage: str, dtype: str) -> N
         assert_same_bits(k, expected[1])
 
 
+@pytest.mark.parametrize("name", ["rotate_interleaved", "rotate_half_split"])
+def test_cosines_rewritten_between_two_calls_are_seen_by_the_second(name: str) -> None:
+    rotate = getattr(rn, name)
+
+    @njit
+    def jitted(x: Array, y: Array, cos: Array, sin: Array, rows: Array) -> None:
+        for row in range(rows.shape[0]):
+            rotate(x, cos, sin)
+            for pair in range(cos.shape[1]):
+                cos[0, pair] = rows[row, 0, pair]
+                sin[0, pair] = rows[row, 1, pair]
+            rotate(y, cos, sin)
+
+    for pairs in (1, 3, 16, 24, 64):
+        x, cos, sin = numbers(1, 3, 2 * pairs + 1, pairs, "float32")
+        y, rows = x.copy(), np.random.default_rng(pairs).standard_normal((2, 2, pairs)).astype(np.float32)
+        expected_x, expected_y, row_cos, row_sin = x.copy(), y.copy(), cos, sin
+        for row in rows:
+            expected_x = expected_of(name, expected_x, row_cos, row_sin)
+            row_cos, row_sin = row[:1], row[1:]
+            expected_y = expected_of(name, expected_y, row_cos, row_sin)
+        jitted(x, y, cos.copy(), sin.copy(), rows)
+        assert_same_bits(x, expected_x)
+        assert_same_bits(y, expected_y)
+
+
 @njit
 def rotate_f32(x: Array, cos: Array, sin: Array) -> None:
     rn.rotate_half_split(x, cos, sin)
@@ -323,7 +349,7 @@ def test_a_read_only_x_is_refused() -> None:
 @pytest.mark.parametrize("compiled", [True, False], ids=["by the kernel", "in NumPy"])
 def test_elements_that_overlap_are_refused_from_python(compiled: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if not compiled:  # as without Numba, and in a child that cannot compile
-        monkeypatch.setattr("rope_numba.integrations.njit.launcher", lambda: None)
+        monkeypatch.setattr("rope_numba.integrations.njit.try_load_kernels", lambda: None)
     x = np.lib.stride_tricks.as_strided(ones(40), (3, 2, 8), (32, 16, 4))
     with pytest.raises(
         ValueError, match=r"x has elements that overlap \(strides \(32, 16, 4\)\); expected memory of it"
@@ -426,3 +452,32 @@ def test_a_users_cached_function_is_loaded_by_a_second_process(tmp_path: Path) -
         assert done.returncode == 0, done.stderr
         printed.append(done.stdout.strip())
     assert printed == ["True 0 1", "True 1 0"]
+
+
+@needs_jit
+def test_options_of_a_users_function_change_no_bits_of_a_rope(tmp_path: Path) -> None:
+    # Numba gives callees without an option the caller's: fastmath came into the cache of all processes.
+    code = """
+import sys
+import numpy as np
+from numba import njit
+import rope_numba as rn
+x = np.random.default_rng(0).standard_normal((50, 3, 64)).astype(np.float32)
+rope, twin = (rn.Rope(64, layout="half", backend=backend) for backend in ("numba", "numpy"))
+expected = twin(x.copy(), offset=0)
+for option in sys.argv[1:]:
+    @njit(**{option: True})
+    def jitted(x, cos, sin):
+        rn.rotate_half_split(x, cos, sin)
+    rotated = x.copy()
+    jitted(rotated, *(np.ascontiguousarray(rows) for rows in rope.tables(50)))
+    print((rotated == expected).all())
+print((rope(x, offset=0) == expected).all())
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for options in (["fastmath"], ["forceinline"], []):
+        done = subprocess.run(
+            [sys.executable, "-c", code, *options], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.returncode == 0, done.stderr
+        assert set(done.stdout.split()) == {"True"}

@@ -166,13 +166,14 @@ def test_all_that_a_call_needs_is_compiled_before_it_writes(monkeypatch: pytest.
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    for name in ("look", "make_mover"):
+    for name in ("compile_precheck", "OutOfPlace"):
         rope, q, k = rn.Rope(HEAD_DIM), normal((1, 2, HEAD_DIM)), normal((1, 2, HEAD_DIM))
         before = q.copy()
         with monkeypatch.context() as patched:
             patched.setattr(launch, name, interrupted)
-            if name == "make_mover":
-                patched.setattr(launch.movers_for("f32", "f16", "interleaved", "interleaved"), "_compiled", None)
+            for field in ("_compiled", "_serial"):
+                patched.setattr(launch.out_of_place_for("f32", "f16", "interleaved", "interleaved"), field, None)
+            patched.setattr(launch, "_precheck", None)
             with pytest.raises(KeyboardInterrupt):
                 rope(q, k, offset=5, out=(None, np.zeros(k.shape, np.float16)))
         assert_same_bits(q, before)

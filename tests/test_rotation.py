@@ -223,7 +223,7 @@ def test_large_work_has_the_same_bits_on_any_number_of_threads(
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("threads", range(1, numba.config.NUMBA_NUM_THREADS + 1))
 def test_more_than_caches_hold_has_the_same_bits_as_by_pieces(threads: int, order: str, dtype: str) -> None:
-    """Pieces are small enough to be walked in another way (test_share.py), and that way is held to NumPy elsewhere."""
+    """Pieces are small enough to be walked in another way (test_walk.py), and that way is held to NumPy elsewhere."""
     tokens = (1 << 25) // (3 * 64 * 128 * DTYPES[dtype](0).itemsize) + 1
     axes = (lambda heads: (3, 1, heads, 128)) if order == "thd" else (lambda heads: (3, heads, 1, 128))
     axis = 1 if order == "thd" else 2
@@ -297,9 +297,13 @@ def test_a_large_batch_of_single_tokens_is_shared_out_among_threads_every_time(
     from rope_numba.kernels import launch
 
     launches: list[int] = []
-    if launch.may_launch():
-        launcher = launch.plan_launcher()
-        monkeypatch.setattr(launch, "_launcher", lambda plan, chunks: launches.append(chunks) or launcher(plan, chunks))
+    if launch.can_run_parallel():
+        parallel = launch._Kernels.get_parallel
+
+        def counted(kernels: Any) -> Any:
+            return lambda *arguments: launches.append(arguments[-1]) or parallel(kernels)(*arguments)
+
+        monkeypatch.setattr(launch._Kernels, "get_parallel", counted)
     positions: Any = 5 if shape == "one position for all" else np.arange(512)[:, None]
     step = rn.Rope(128).at(positions=positions)
     for _ in range(3):
@@ -308,7 +312,7 @@ def test_a_large_batch_of_single_tokens_is_shared_out_among_threads_every_time(
         step(q, k)
         rn.Rope(128, backend="numpy")(expected, positions=positions)
         assert_same_bits(q, expected)
-    assert len(launches) == (3 if launch.may_launch() and numba.get_num_threads() > 1 else 0)
+    assert len(launches) == (3 if launch.can_run_parallel() and numba.get_num_threads() > 1 else 0)
 
 
 @needs_jit
@@ -317,7 +321,7 @@ def test_arrays_that_were_unpickled_do_not_take_the_quick_way_from_others() -> N
     foreign = pickle.loads(pickle.dumps(np.ones((1, 2, 8), np.float16)))
     assert foreign.dtype is not np.dtype(np.float16)
     rope(foreign, foreign.copy(), offset=1)
-    assert rope.at(offset=1, tokens=1)._entries16[0] is np.dtype(np.float16)
+    assert rope.at(offset=1, tokens=1)._entry16[0] is np.dtype(np.float16)
 
 
 @needs_jit

@@ -30,7 +30,7 @@ def test_large_work_is_serial_while_another_thread_launches(monkeypatch: pytest.
     def not_now(*_: Any) -> Any:
         raise AssertionError("a second launch")
 
-    monkeypatch.setattr(launch, "_launcher", not_now)
+    monkeypatch.setattr(launch._Kernels, "get_parallel", not_now)
     with launch._launching:
         out = rn.Rope(128)(q, offset=7, out=q.copy() if way == "out" else None)
     assert_same_bits(out, expected)

@@ -159,9 +159,11 @@ print(maker.is_alive(), named.is_alive(), "rotate_interleaved" in vars(rn))
 
 @needs_jit
 def test_kernels_can_be_imported_while_another_thread_compiles(warm_cache: dict[str, str]) -> None:
-    # Who compiles a caller of the kernels imports them too, holding Numba's lock: no import may wait for it.
+    # A thread that compiles a caller of the kernels imports them too, holding Numba's lock: no import may wait for it.
     code = """
+import numba
 from numba.core.compiler_lock import global_compiler_lock
+numba.njit(lambda: 0)  # makes Numba's context, as whatever compiles has done before it takes the lock
 imported = threading.Thread(target=lambda: __import__("rope_numba.kernels.launch"), daemon=True)
 with global_compiler_lock:
     imported.start(); imported.join(60)
@@ -176,7 +178,7 @@ def test_a_rope_called_while_a_users_code_is_compiled_waits_for_no_other_first_c
     code = """
 from numba.core.compiler_lock import global_compiler_lock
 from rope_numba.kernels import launch
-others, make = threading.Event(), launch.make_entry
+others, make = threading.Event(), launch.InPlace
 def slow(*arguments):
     others.set()
     threading.Event().wait(1.5)
@@ -185,7 +187,7 @@ def compile_and_call():
     others.wait()
     with global_compiler_lock:
         assert right(small)
-launch.make_entry = slow
+launch.InPlace = slow
 users = threading.Thread(target=compile_and_call, daemon=True)
 other = threading.Thread(target=lambda: right(small), daemon=True)
 users.start(); other.start()
@@ -243,13 +245,15 @@ print(right(large), right(small))
 
 
 @pytest.mark.parametrize("setting", [{"NUMBA_NUM_THREADS": "1"}, {"NUMBA_THREADING_LAYER": "workqueue"}])
-def test_no_launcher_is_compiled_where_none_can_be_used(setting: dict[str, str], warm_cache: dict[str, str]) -> None:
+def test_no_parallel_entry_is_compiled_where_none_can_be_used(
+    setting: dict[str, str], warm_cache: dict[str, str]
+) -> None:
     code = """
 from rope_numba.kernels import launch
 assert right(large)
-print(launch._launcher)
+print(launch.in_place_for("f32", "half")._parallel, launch.in_place_for("f32", "interleaved")._parallel)
 """
-    assert run(code, warm_cache, **setting) == "None"
+    assert run(code, warm_cache, **setting) == "None None"
 
 
 @needs_jit

@@ -34,7 +34,10 @@ CAUSES = {
         "sysconfig.get_config_var = lambda name: 1 if name == 'Py_GIL_DISABLED' else value(name)\n",
         FREE_THREADED,
     ),
-    "other fields": ("from rope_numba.kernels import seen; seen.SHAPE = seen.STRIDES\n", OTHER_FIELDS),
+    "other fields": (
+        "from rope_numba.kernels import ndarray_abi; ndarray_abi.SHAPE = ndarray_abi.STRIDES\n",
+        OTHER_FIELDS,
+    ),
     "no Numba": (WITHOUT_NUMBA, NO_NUMBA),
     "forked": ("from rope_numba import forks; forks._can_import = False\n", FORKED),
 }
@@ -81,10 +84,10 @@ def test_disabled_compilation_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> No
 def test_an_error_of_numbas_import_is_a_reason_on_one_short_line(
     error: type[Exception], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def imported() -> Any:
+    def load_kernels() -> Any:
         raise error("no library:\n  libllvmlite.so\x1b[31m " + "x" * 1000)
 
-    monkeypatch.setattr(kernels, "imported", imported)
+    monkeypatch.setattr(kernels, "load_kernels", load_kernels)
     reason = kernels.why_unavailable()
     assert reason.startswith("Numba cannot be imported (no library: libllvmlite.so\\x1b[31m xxx")
     assert len(reason) < 300

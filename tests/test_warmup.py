@@ -23,16 +23,17 @@ def compiled_by(code: str, environment: dict[str, str]) -> set[str]:
 @needs_jit
 def test_only_what_is_asked_for_is_compiled(cold_cache: dict[str, str]) -> None:
     code = "import rope_numba as rn; rn.warmup(dtypes=['float16'], layouts=['half'], axes=[2, 3], parallel=False)"
-    assert compiled_by(code, cold_cache) == {"rotate_f16_half_2d", "rotate_f16_half_3d"}
+    assert compiled_by(code, cold_cache) == {"heads_f16_half", "rotate_f16_half"}
 
 
 @needs_jit
-def test_threads_take_one_function_more_for_all_kernels(cold_cache: dict[str, str]) -> None:
-    from rope_numba.kernels.launch import may_launch
+def test_threads_take_one_function_more_for_each_kernel(cold_cache: dict[str, str]) -> None:
+    from rope_numba.kernels.launch import can_run_parallel
 
     code = "import rope_numba as rn; rn.warmup(dtypes=['float16', 'float32'], layouts=['half'])"
-    more = {"share_out"} if may_launch() else set()
-    assert compiled_by(code, cold_cache) == {"rotate_f16_half_3d", "rotate_f32_half_3d"} | more
+    kinds = ("heads_{}", "rotate_{}", "rotate_{}_parallel") if can_run_parallel() else ("heads_{}", "rotate_{}")
+    expected = {kind.format(name) for kind in kinds for name in ("f16_half", "f32_half")}
+    assert compiled_by(code, cold_cache) == expected
 
 
 @needs_jit
@@ -41,11 +42,11 @@ def test_a_call_after_it_compiles_nothing(cold_cache: dict[str, str]) -> None:
 import numpy as np, rope_numba as rn
 rn.warmup(dtypes=["float32"], layouts=["half"], parallel=False)
 from rope_numba.kernels import launch
-launch.make_entry = None
+launch.InPlace = None
 q, k = np.ones((1, 4, 64), np.float32), np.ones((1, 2, 64), np.float32)
 rn.Rope(64, layout="half")(q, k, offset=1)
 """
-    assert "rotate_f32_half_3d" in compiled_by(code, cold_cache)
+    assert "rotate_f32_half" in compiled_by(code, cold_cache)
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import arrays, reference
-from ..kernels import launcher
+from ..kernels import try_load_kernels
 from ..kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SKIP_CHECKS, pack_flags
 from .torch import check_floats, check_storage, memory_of
 
@@ -140,14 +140,14 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
         return False
     storage = arrays.storage_of("q", q)
     flags = pack_flags(HEAD_MAJOR if order == "htd" else 0, head_dim, 0) | (PER_BATCH if batch > 1 else 0)
-    launch = launcher()
-    kernels: Any = launch.kernels_for(storage, form.layout) if launch and form.layout == form.layout_out else None
+    launch = try_load_kernels()
+    kernels: Any = launch.in_place_for(storage, form.layout) if launch and form.layout == form.layout_out else None
     bits = [x.view(np.uint16) if x.itemsize == 2 else x for x in given]
     if k is None:
         pair, flags = (bits[0], bits[0]), flags | NO_KEY
     else:
         pair = bits[0], bits[1]
-    compiled = kernels is not None and kernels.ready(4)
+    compiled = kernels is not None and kernels.available()
     if compiled and not kernels.run(*pair, rows, flags):
         return True
     # Packed q, k and v, a change of layouts, no compiled kernel, or arrays that do not fit.
@@ -157,10 +157,10 @@ def _apply(form: Form, given: list[NDArray[Any]], rows: NDArray[Any], order: str
         return False
     if compiled:
         return not kernels.run(*pair, rows, flags | SKIP_CHECKS)
-    movers = launch.movers_for(storage, storage, form.layout, form.layout_out) if launch else None
+    movers = launch.out_of_place_for(storage, storage, form.layout, form.layout_out) if launch else None
     for x in bits:
         x = arrays.four_axes(x, order)
-        if x.size and movers is not None and movers.ready():
+        if x.size and movers is not None and movers.available():
             movers.run(x, x, rows, flags & ~HEAD_MAJOR)
         elif x.size:
             layouts = form.layout, form.layout_out

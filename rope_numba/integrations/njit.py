@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from .. import forks, reference
 from ..arrays import kind_of, overlaps_itself
 from ..hints import hinted
-from ..kernels import launcher
+from ..kernels import try_load_kernels
 from ..kernels.flags import MAX_HEAD_DIM, NO_KEY, SKIP_CHECKS, pack_flags
 from ..numbers import counted
 from ..texts import escaped
@@ -179,9 +179,9 @@ def _rotate(storages: tuple[str, ...], layout: str, x: Any, cos: Any, sin: Any) 
         raise ValueError("x is read-only or not aligned; expected an array that can be rotated in place")
     if x.size == 0 or cos.size == 0:
         return
-    launch = launcher()
-    kernels = None if launch is None else launch.kernels_for(storage, layout)
-    if kernels is not None and kernels.ready(3) and x.shape[2] <= MAX_HEAD_DIM:
+    launch = try_load_kernels()
+    kernels = None if launch is None else launch.in_place_for(storage, layout)
+    if kernels is not None and kernels.available() and x.shape[2] <= MAX_HEAD_DIM:
         plain, flags = x.view(np.ndarray), pack_flags(NO_KEY, x.shape[2], 0)
         rows = np.stack((cos, sin), axis=1)[None]
         arrays = plain, plain, rows

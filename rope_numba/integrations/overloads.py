@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,9 +11,11 @@ from numba.core.errors import TypingError
 from numba.core.registry import cpu_target
 from numba.extending import overload
 
+from ..kernels.compile import helper, named
+from ..kernels.in_place import form_in_place
 from ..kernels.launch import LAYOUT_CODES
-from ..kernels.row import rotate_row
-from ..kernels.storage import ITEMSIZE, NAMES, TABLE_ITEMSIZE
+from ..kernels.panel import make_rotate_heads
+from ..kernels.storage import storage_of
 
 __all__ = ["register"]
 
@@ -43,13 +46,21 @@ def _typed(storages: tuple[str, ...], layout: str) -> Callable[[Any, Any, Any], 
         for name, rows in (("cos", cos), ("sin", sin)):
             if not isinstance(rows, types.Array) or rows.ndim != 2 or rows.dtype != table:
                 raise TypingError(f"{name} is {rows}; expected an array of {table} with the axes (tokens, pairs)")
-        return _body(NAMES.index(storage), LAYOUT_CODES[layout])
+        return _body(storage, layout)
 
     return choose
 
 
-def _body(storage: int, layout: int) -> Callable[[Any, Any, Any], None]:
-    itemsize, table_itemsize = ITEMSIZE[storage], TABLE_ITEMSIZE[storage]
+@functools.cache
+def _rotate_heads(storage: str, layout: str) -> Any:
+    """Return the kernel for one token as a function that is compiled into its callers, which cache it."""
+    form = form_in_place(storage_of(storage), LAYOUT_CODES[layout])
+    return helper(make_rotate_heads(form), f"heads_{form.name}")
+
+
+def _body(storage: str, layout: str) -> Callable[[Any, Any, Any], None]:
+    itemsize, table_itemsize = storage_of(storage).itemsize, storage_of(storage).table_itemsize
+    rotate_heads = _rotate_heads(storage, layout)
 
     def rotate(x: Any, cos: Any, sin: Any) -> None:
         tokens, heads, head_dim = x.shape
@@ -64,9 +75,10 @@ def _body(storage: int, layout: int) -> Callable[[Any, Any, Any], None]:
             raise ValueError("x, cos or sin has a stride on its last axis; expected elements side by side")
         first, cos_row, sin_row = int64(x.ctypes.data), int64(cos.ctypes.data), int64(sin.ctypes.data)
         for _ in range(tokens):
-            rotate_row(storage, layout, pairs, 0, cos_row, sin_row, first, heads, x.strides[1], 0, 0, 0)  # type: ignore[call-arg]
+            rotate_heads(pairs, cos_row, sin_row, False, first, heads, x.strides[1], int64(0), int64(0), int64(0))
             first += x.strides[0]
             cos_row += cos.strides[0]
             sin_row += sin.strides[0]
 
+    rotate.__qualname__ = named(f"rotate_{storage}_{layout}")
     return rotate

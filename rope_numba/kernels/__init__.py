@@ -10,12 +10,12 @@ from .. import forks
 from ..texts import one_line
 from ..undisturbed import undisturbed
 
-__all__ = ["imported", "imported_in_turn", "launcher", "why_unavailable"]
+__all__ = ["import_locked", "load_kernels", "try_load_kernels", "why_unavailable"]
 
 MOST_REASON = 200  # characters of an ImportError
 
 
-def imported() -> ModuleType | None:
+def load_kernels() -> ModuleType | None:
     """Return the module that launches kernels, or None where they do not run; the first call imports Numba.
 
     Raises
@@ -25,17 +25,17 @@ def imported() -> ModuleType | None:
     """
     if not forks.can_import():
         return None
-    if "numba" not in sys.modules:
-        undisturbed(lambda: importlib.import_module("numba"))
+    if f"{__name__}.launch" not in sys.modules:  # this imports Numba, and has it make what jitted functions share
+        undisturbed(lambda: importlib.import_module(f"{__name__}.launch"))
     from . import launch
 
     return None if launch.KERNELS_UNAVAILABLE else launch
 
 
-def launcher() -> ModuleType | None:
+def try_load_kernels() -> ModuleType | None:
     """Return the module that launches kernels, or None where they do not run or Numba cannot be imported."""
     try:
-        return imported()
+        return load_kernels()
     except ImportError:
         return None
 
@@ -46,7 +46,7 @@ def why_unavailable() -> str:
     The reason is one line that says what to do, too. The first call imports Numba.
     """
     try:
-        if imported() is not None:
+        if load_kernels() is not None:
             return ""
     except (ImportError, OSError) as error:  # OSError: llvmlite cannot load its library
         text = one_line(error, MOST_REASON)
@@ -58,15 +58,15 @@ def why_unavailable() -> str:
     return KERNELS_UNAVAILABLE
 
 
-def imported_in_turn(name: str) -> ModuleType:
+def import_locked(name: str) -> ModuleType:
     """Import a module that registers functions with Numba, while no other thread compiles.
 
     A thread that compiles a caller of such functions imports the module too, holding Numba's lock. The lock is taken
     here as well, and before that of the module, or two threads could wait for each other for ever.
     """
-    if launcher() is None or not forks.can_compile():
+    if try_load_kernels() is None or not forks.can_compile():
         return importlib.import_module(name)
-    from .compile import in_turn
+    from .compile import with_compiler_lock
 
-    module: ModuleType = in_turn(lambda: importlib.import_module(name))
+    module: ModuleType = with_compiler_lock(lambda: importlib.import_module(name))
     return module

@@ -1,47 +1,118 @@
-"""How an array lies in memory, seen from jitted code: its axes, and whether it is plain that no element is shared."""
+"""How arrays lie in memory, seen from jitted code: their axes, and whether it is plain that no element is shared."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from numba.extending import register_jitable
-
-# (batch, tokens, heads, batch stride, token stride, head stride); strides are in bytes.
-Axes = tuple[int, int, int, int, int, int]
-
-
-@register_jitable
-def axes(x: Any, head_major: int) -> Axes:
-    """Return an array's axes, whatever its rank and order; an axis that it has not got counts one."""
-    batch, tokens, batch_stride, token_stride = 1, 1, 0, 0
-    rank = len(x.shape)
-    heads, head_stride = x.shape[rank - 2], x.strides[rank - 2]
-    if rank > 2:
-        tokens, token_stride = x.shape[rank - 3], x.strides[rank - 3]
-        if head_major:
-            tokens, token_stride, heads, head_stride = heads, head_stride, tokens, token_stride
-    if rank > 3:
-        batch, batch_stride = x.shape[0], x.strides[0]
-    return batch, tokens, heads, batch_stride, token_stride, head_stride
+from .compile import helper
+from .flags import (
+    HEAD_DIM_SHIFT,
+    HEAD_MAJOR,
+    MAX_HEAD_DIM,
+    NO_KEY,
+    PER_BATCH,
+    ROTARY_OFFSET_SHIFT,
+    SERIAL_ONLY,
+    SINGLE_POSITION,
+    SKIP_CHECKS,
+)
 
 
-@register_jitable
-def aligned(address: int, itemsize: int, x: Axes) -> bool:
+class Flags(NamedTuple):
+    """What `flags.pack_flags` packs, by name."""
+
+    head_major: bool
+    no_key: bool
+    skip_checks: bool
+    per_batch: bool
+    single_position: bool
+    serial_only: bool
+    head_dim: int
+    rotary_offset: int
+
+
+class Axes(NamedTuple):
+    """An array of heads: its address, the lengths of its axes, and their strides in bytes."""
+
+    address: int
+    n_batch: int
+    n_tokens: int
+    n_heads: int
+    batch_stride: int
+    token_stride: int
+    head_stride: int
+
+
+class Tables(NamedTuple):
+    """Rows of cosines and sines. A row is n_pairs cosines and, sin_distance bytes from the first, as many sines."""
+
+    address: int
+    n_pairs: int
+    sin_distance: int
+    batch_stride: int
+    token_stride: int
+
+
+@helper
+def unpack_flags(flags: int) -> Flags:
+    """Return the flags of a call by name."""
+    return Flags(
+        flags & HEAD_MAJOR != 0,
+        flags & NO_KEY != 0,
+        flags & SKIP_CHECKS != 0,
+        flags & PER_BATCH != 0,
+        flags & SINGLE_POSITION != 0,
+        flags & SERIAL_ONLY != 0,
+        (flags >> HEAD_DIM_SHIFT) & MAX_HEAD_DIM,
+        (flags >> ROTARY_OFFSET_SHIFT) & MAX_HEAD_DIM,
+    )
+
+
+@helper
+def axes_of(x: Any, head_major: bool) -> Axes:
+    """Return the axes of an array of two, three or four (`ndarray_abi` puts those that it has not first)."""
+    n_batch, n_tokens, n_heads, _ = x.shape
+    batch_stride, token_stride, head_stride, _ = x.strides
+    if head_major and x.ndim > 2:
+        n_tokens, token_stride, n_heads, head_stride = n_heads, head_stride, n_tokens, token_stride
+    return Axes(x.address, n_batch, n_tokens, n_heads, batch_stride, token_stride, head_stride)
+
+
+@helper
+def tables_of(cos_sin: Any, n_tokens: int, flags: Flags) -> Tables:
+    """Return the tables in a contiguous array of shape (batch or 1, tokens or 1, 2, pairs)."""
+    row = cos_sin.strides[1]
+    token_stride = 0 if flags.single_position else row
+    batch_stride = n_tokens * row if flags.per_batch else 0
+    return Tables(cos_sin.address, cos_sin.shape[3], cos_sin.strides[2], batch_stride, token_stride)
+
+
+@helper
+def fits_positions(cos_sin: Any, x: Any, axes: Axes, flags: Flags) -> bool:
+    """Tell whether there are as many rows of cosines and sines as an array needs."""
+    if cos_sin.shape[1] != (1 if flags.single_position else axes.n_tokens):
+        return False
+    if flags.per_batch:
+        return x.ndim == 4 and cos_sin.shape[0] == axes.n_batch  # type: ignore[no-any-return]
+    return cos_sin.shape[0] == 1  # type: ignore[no-any-return]
+
+
+@helper
+def is_aligned(x: Axes, itemsize: int) -> bool:
     """Tell whether every element starts at a multiple of the element's size."""
-    batch, tokens, heads, batch_stride, token_stride, head_stride = x
-    bits = address
-    if batch > 1:
-        bits |= batch_stride
-    if tokens > 1:
-        bits |= token_stride
-    if heads > 1:
-        bits |= head_stride
+    bits = x.address
+    if x.n_batch > 1:
+        bits |= x.batch_stride
+    if x.n_tokens > 1:
+        bits |= x.token_stride
+    if x.n_heads > 1:
+        bits |= x.head_stride
     return bits % itemsize == 0
 
 
-@register_jitable
-def steps_over(extent: int, size: int, stride: int) -> int:
-    """Return the extent of an axis's repetitions of something, or -1 if they would overlap. All in bytes."""
+@helper
+def extent_after(extent: int, size: int, stride: int) -> int:
+    """Return the extent of `size` repetitions of something, or -1 if they would overlap. All in bytes."""
     if extent < 0:
         return -1
     if size <= 1:
@@ -51,81 +122,59 @@ def steps_over(extent: int, size: int, stride: int) -> int:
     return extent + abs(stride) * (size - 1)
 
 
-@register_jitable
-def nested(row: int, x: Axes) -> bool:
-    """Tell whether it is plain that no two elements share memory: each axis steps over all that lies inside it.
-
-    row is the size of one head of one token, in bytes.
-    """
-    batch, tokens, heads, batch_stride, token_stride, head_stride = x
-    heads_first = steps_over(row, heads, head_stride)
-    inside = steps_over(heads_first, tokens, token_stride)
+@helper
+def is_non_overlapping(x: Axes, head_bytes: int) -> bool:
+    """Tell whether it is plain that no two elements share memory: each axis steps over all that lies inside it."""
+    heads = extent_after(head_bytes, x.n_heads, x.head_stride)
+    inside = extent_after(heads, x.n_tokens, x.token_stride)
     if inside < 0:
-        inside = steps_over(steps_over(row, tokens, token_stride), heads, head_stride)
-    if steps_over(inside, batch, batch_stride) >= 0:
+        tokens = extent_after(head_bytes, x.n_tokens, x.token_stride)
+        inside = extent_after(tokens, x.n_heads, x.head_stride)
+    if extent_after(inside, x.n_batch, x.batch_stride) >= 0:
         return True
-    return steps_over(steps_over(heads_first, batch, batch_stride), tokens, token_stride) >= 0
+    return extent_after(extent_after(heads, x.n_batch, x.batch_stride), x.n_tokens, x.token_stride) >= 0  # type: ignore[no-any-return]
 
 
-@register_jitable
-def reach(size: int, stride: int) -> tuple[int, int]:
-    """Return how far an axis reaches below and above its first element, in bytes."""
-    length = (size - 1) * stride
-    return min(length, 0), max(length, 0)
+@helper
+def byte_bounds(x: Axes, head_bytes: int) -> tuple[int, int]:
+    """Return the first address of an array's memory and the one behind it."""
+    first, last = x.address, x.address
+    for length in (
+        (x.n_heads - 1) * x.head_stride,
+        (x.n_tokens - 1) * x.token_stride,
+        (x.n_batch - 1) * x.batch_stride,
+    ):
+        if length < 0:
+            first += length
+        else:
+            last += length
+    return first, last + head_bytes
 
 
-@register_jitable
-def room(x: Any, x_axes: Axes, itemsize: int, head_dim: int, batch: int, tokens: int) -> tuple[int, int]:
-    """Return the first address of an array's memory and the one behind it, or zeros.
-
-    These if it has no elements, or others than are asked for, or if they are not aligned, or not plainly apart.
-    """
-    _, _, heads, batch_stride, token_stride, head_stride = x_axes
-    row = head_dim * itemsize
-    if x_axes[0] != batch or x_axes[1] != tokens or batch == 0 or tokens == 0 or heads == 0:
-        return 0, 0
-    if x.shape[-1] != head_dim or x.strides[-1] != itemsize:
-        return 0, 0
-    if not aligned(x.address, itemsize, x_axes) or not nested(row, x_axes):
-        return 0, 0
-    below, above = reach(heads, head_stride)
-    token_below, token_above = reach(tokens, token_stride)
-    batch_below, batch_above = reach(batch, batch_stride)
-    return x.address + below + token_below + batch_below, x.address + above + token_above + batch_above + row
-
-
-@register_jitable
-def meet(a: tuple[int, int], b: tuple[int, int]) -> bool:
-    """Tell whether two stretches of memory, of `room`, have an address in common."""
+@helper
+def ranges_overlap(a: tuple[int, int], b: tuple[int, int]) -> bool:
+    """Tell whether two ranges of memory have an address in common."""
     return a[0] < b[1] and b[0] < a[1]
 
 
-@register_jitable
-def apart(q_address: int, k_address: int, row: int, q: Axes, k: Axes) -> bool:
-    """Tell whether it is plain that q and k have no element in common."""
-    batch, tokens, heads, batch_stride, token_stride, head_stride = q
-    _, _, k_heads, k_batch_stride, k_token_stride, k_head_stride = k
-    # All of q before all of k, or behind it.
-    below, above = reach(heads, head_stride)
-    q_first, q_end = q_address + below, q_address + above + row
-    below, above = reach(k_heads, k_head_stride)
-    k_first, k_end = k_address + below, k_address + above + row
-    token_below, token_above = reach(tokens, token_stride)
-    batch_below, batch_above = reach(batch, batch_stride)
-    k_token_below, k_token_above = reach(tokens, k_token_stride)
-    k_batch_below, k_batch_above = reach(batch, k_batch_stride)
-    if q_end + token_above + batch_above <= k_first + k_token_below + k_batch_below:
-        return True
-    if k_end + k_token_above + k_batch_above <= q_first + token_below + batch_below:
+@helper
+def are_disjoint(q: Axes, k: Axes, head_bytes: int) -> bool:
+    """Tell whether it is plain that q and k, of as many tokens, have no element in common."""
+    if not ranges_overlap(byte_bounds(q, head_bytes), byte_bounds(k, head_bytes)):
         return True
     # Views of one packed array: the heads of one token are apart, and tokens step over the heads of both.
-    if batch > 1 and batch_stride != k_batch_stride:
+    if q.n_batch > 1 and q.batch_stride != k.batch_stride:
         return False
-    if tokens > 1 and token_stride != k_token_stride:
+    if q.n_tokens > 1 and q.token_stride != k.token_stride:
         return False
-    if q_first < k_end and k_first < q_end:
+    q_first, q_end = byte_bounds(Axes(q.address, 1, 1, q.n_heads, 0, 0, q.head_stride), head_bytes)
+    k_first, k_end = byte_bounds(Axes(k.address, 1, 1, k.n_heads, 0, 0, k.head_stride), head_bytes)
+    if q_end <= k_first:
+        both = k_end - q_first
+    elif k_end <= q_first:
+        both = q_end - k_first
+    else:
         return False
-    both = max(q_end, k_end) - min(q_first, k_first)
-    if steps_over(steps_over(both, tokens, token_stride), batch, batch_stride) >= 0:
+    if extent_after(extent_after(both, q.n_tokens, q.token_stride), q.n_batch, q.batch_stride) >= 0:
         return True
-    return steps_over(steps_over(both, batch, batch_stride), tokens, token_stride) >= 0
+    return extent_after(extent_after(both, q.n_batch, q.batch_stride), q.n_tokens, q.token_stride) >= 0  # type: ignore[no-any-return]

@@ -14,27 +14,28 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
 from numpy.typing import NDArray
 
 from .. import forks
 from ..texts import one_line
-from .compile import in_turn
-from .entry import make_entry
-from .flags import DEFER, NO_KEY, SERIAL_ONLY
-from .move import Mover, make_mover
-from .ndarray_abi import entry_point_of, layout_matches
-from .panel import HALF, INTERLEAVED
-from .precheck import Precheck, make_precheck
-from .share import ELEMENTS_PER_THREAD, NEEDS_CHECK, OUT_OF_MEMORY, make_launcher
-from .storage import NAMES
+from .compile import with_compiler_lock
+from .flags import NO_KEY, SERIAL_ONLY, Status
+from .in_place import InPlace
+from .ndarray_abi import layout_matches
+from .out_of_place import OutOfPlace
+from .panel import LAYOUTS, Form
+from .precheck import Precheck, compile_precheck
+from .storage import storage_of
+from .walk import ELEMENTS_PER_THREAD
 
 CHUNKS_PER_THREAD = 4
 MOST_REASON = 200  # characters of an error of Numba's in `describe`
 
-LAYOUT_CODES = {"interleaved": INTERLEAVED, "half": HALF}
+LAYOUT_CODES = {name: code for code, name in enumerate(LAYOUTS)}
 
-Entry = Callable[[NDArray[Any], NDArray[Any], NDArray[Any], int], int]
+Entry = Callable[..., int]
 
 
 def _why_unavailable() -> str:
@@ -53,126 +54,109 @@ KERNELS_UNAVAILABLE = _why_unavailable()  # where this is not "", NumPy rotates
 
 _launching = threading.Lock()
 _count_threads: Callable[[], int] = get_num_threads
-_launcher: Callable[[int, int], int] | None = None
 _precheck: Precheck | None = None
 _layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
 
-class Kernels:
-    """The compiled entries of one storage and layout, by the arrays' number of axes; compiled when first called."""
+class _Kernels:
+    """A serial entry and a parallel one; each is compiled when it is first asked for."""
 
-    def __init__(self, storage: int, layout: int) -> None:
+    _compiled: InPlace | OutOfPlace | None = None
+    _serial: Entry | None = None
+    _parallel: Entry | None = None
+
+    def _make(self) -> InPlace | OutOfPlace:
+        raise NotImplementedError
+
+    def available(self) -> bool:
+        """Tell whether the serial entry is compiled, or can be."""
+        return self._serial is not None or forks.can_compile()
+
+    def get(self) -> Entry:
+        """Return the serial entry."""
+
+        def compile_it() -> Entry:
+            self._compiled = self._compiled or self._make()
+            self._serial = self._serial or self._compiled.compile_serial()
+            return self._serial
+
+        return self._serial or with_compiler_lock(compile_it)
+
+    def get_parallel(self) -> Entry:
+        """Return the parallel entry."""
+
+        def compile_it() -> Entry:
+            self._compiled = self._compiled or self._make()
+            self._parallel = self._parallel or self._compiled.compile_parallel()
+            return self._parallel
+
+        return self._parallel or with_compiler_lock(compile_it)
+
+    def _run(self, elements: int, *arguments: Any) -> int:
+        """Call an entry: the parallel one for much work, where a launch does no harm."""
+        wanted = elements // ELEMENTS_PER_THREAD
+        if wanted > 1 and can_run_parallel() and not _launching.locked():
+            most = _count_threads()
+            threads = wanted if wanted < most else most  # min() takes 0.1 us
+            if threads > 1:
+                # Nothing is compiled with this lock held: a thread that waits for it may hold Numba's.
+                entry = self.get_parallel()
+                # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock
+                # held. Two threads that find it free at once launch one after the other.
+                with _launching:
+                    # A loop of as many chunks as threads wakes all of them, so few chunks where few are wanted.
+                    return entry(*arguments, threads * CHUNKS_PER_THREAD if threads == most else threads)
+        return (self._serial or self.get())(*arguments)
+
+
+class InPlaceKernels(_Kernels):
+    """The compiled entries of one storage and layout."""
+
+    def __init__(self, storage: str, layout: str) -> None:
         self.storage, self.layout = storage, layout
-        self._uncompiled: list[Entry] = [_no_entry, _no_entry, *map(self._first_call, (2, 3, 4))]
-        self.by_axes: list[Entry] = self._uncompiled.copy()
-        # What is called for any work, likewise by the number of axes. Small work goes to an entry itself.
-        self.for_any_work: list[Entry] = [self.run] * 5
 
-    def run(self, q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
-        """Rotate q and k, on one thread or on several."""
-        entry, rank = self.by_axes[q.ndim], q.ndim
-        if entry is self._uncompiled[rank] and rank > 1 and forks.can_compile():
-            entry = self.compiled(rank)
-        elements = q.size if flags & NO_KEY else q.size + k.size
-        return _share_out(elements, entry, q, k, rows, flags & ~SERIAL_ONLY)
+    def _make(self) -> InPlace:
+        return InPlace(storage_of(self.storage), LAYOUT_CODES[self.layout])
 
-    def ready(self, rank: int) -> bool:
-        """Tell whether the entry for arrays of so many axes is compiled, or can be."""
-        return forks.can_compile() or self.by_axes[rank] is not self._uncompiled[rank]
-
-    def _first_call(self, rank: int) -> Entry:
-        """Return what stands for an entry until it is compiled."""
-
-        def compile_and_call(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
-            if not forks.can_compile():
-                return NEEDS_CHECK
-            return self.compiled(rank)(q, k, rows, flags)
-
-        return compile_and_call
-
-    def compiled(self, rank: int) -> Entry:
-        """Return the entry for arrays of so many axes."""
-
-        def compile_it() -> None:
-            if self.by_axes[rank] is self._uncompiled[rank]:
-                self.by_axes[rank] = entry_point_of(make_entry(self.storage, self.layout, rank))
-
-        if self.by_axes[rank] is self._uncompiled[rank]:
-            in_turn(compile_it)
-        return self.by_axes[rank]
+    def run(self, q: NDArray[Any], k: NDArray[Any], cos_sin: NDArray[Any], flags: int) -> int:
+        """Rotate q and k, on one thread or on several; NEEDS_CHECK if nothing was done."""
+        if self._serial is None and not forks.can_compile():
+            return Status.NEEDS_CHECK
+        return self._run(q.size if flags & NO_KEY else q.size + k.size, q, k, cos_sin, flags & ~SERIAL_ONLY)
 
 
-class Movers:
-    """The compiled entry from one storage and layout into another; compiled when first called."""
+class OutOfPlaceKernels(_Kernels):
+    """The compiled entries from one storage and layout into others."""
 
-    def __init__(self, source: int, target: int, layout_in: int, layout_out: int) -> None:
-        self.kind = source, target, layout_in, layout_out
-        self._compiled: Mover | None = None
+    def __init__(self, source: str, target: str, layout: str, layout_out: str) -> None:
+        self.source, self.target, self.layout, self.layout_out = source, target, layout, layout_out
 
-    def run(self, x: NDArray[Any], out: NDArray[Any], rows: NDArray[Any], flags: int) -> None:
-        """Rotate x into out, both of three or four axes, on one thread or on several."""
-        _share_out(x.size, self.compiled(), x, out, rows, flags)
+    def _make(self) -> OutOfPlace:
+        layouts = LAYOUT_CODES[self.layout], LAYOUT_CODES[self.layout_out]
+        return OutOfPlace(Form(storage_of(self.source), storage_of(self.target), *layouts, in_place=False))
 
-    def ready(self) -> bool:
-        """Tell whether the entry is compiled, or can be."""
-        return forks.can_compile() or self._compiled is not None
-
-    def compiled(self) -> Mover:
-        """Return the entry."""
-
-        def compile_it() -> Mover:
-            self._compiled = self._compiled or entry_point_of(make_mover(*self.kind))
-            return self._compiled
-
-        return self._compiled or in_turn(compile_it)
+    def run(self, x: NDArray[Any], out: NDArray[Any], cos_sin: NDArray[Any], flags: int) -> int:
+        """Rotate x into out, on one thread or on several; both have been checked."""
+        if self.layout == self.layout_out or x.ctypes.data != out.ctypes.data:
+            return self._run(x.size, x, out, cos_sin, flags, 0)
+        # Room for a head of each chunk, which is taken out of the way before it is overwritten.
+        n_chunks = CHUNKS_PER_THREAD * config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+        scratch = np.empty((n_chunks, 2 * cos_sin.shape[3]), np.uint64)
+        return self._run(x.size, x, out, cos_sin, flags, scratch.ctypes.data)
 
 
-def _share_out(elements: int, entry: Entry, x: NDArray[Any], y: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
-    """Call an entry, for all of the work or for a plan that is launched, as size and moment ask."""
-    wanted, answer = elements // ELEMENTS_PER_THREAD, None
-    if wanted > 1 and may_launch() and not _launching.locked():
-        most = _count_threads()
-        threads = wanted if wanted < most else most  # min() takes 0.1 us
-        if threads > 1:
-            # Nothing is compiled with this lock held: whoever waits for it may hold Numba's, and would be waited for.
-            launcher = _launcher or plan_launcher()
-            # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held.
-            # Two threads that find it free at once launch one after the other.
-            with _launching:
-                answer = entry(x, y, rows, flags | DEFER)
-                if answer > OUT_OF_MEMORY:
-                    # A loop of as many turns as there are threads wakes them all, so few chunks where few are wanted.
-                    answer = launcher(answer, threads * CHUNKS_PER_THREAD if threads == most else threads)
-    if answer is None:
-        answer = entry(x, y, rows, flags)
-    if answer == OUT_OF_MEMORY:
-        raise MemoryError("no memory for what a rotation holds on its way; what it has written is of no use")
-    return answer
-
-
-def plan_launcher() -> Callable[[int, int], int]:
-    """Return the compiled function that carries out plans."""
-
-    def compile_it() -> Callable[[int, int], int]:
-        global _launcher
-        _launcher = _launcher or entry_point_of(make_launcher())
-        return _launcher
-
-    return _launcher or in_turn(compile_it)
-
-
-def precheck() -> Precheck | None:
-    """Return the compiled look at arrays that are rotated into others, or None where it cannot be compiled."""
+def get_precheck() -> Precheck | None:
+    """Return the compiled check of arrays that are rotated into others, or None where it cannot be compiled."""
 
     def compile_it() -> Precheck:
         global _precheck
-        _precheck = _precheck or entry_point_of(make_precheck())
+        _precheck = _precheck or compile_precheck()
         return _precheck
 
-    return _precheck or (in_turn(compile_it) if forks.can_compile() else None)
+    return _precheck or (with_compiler_lock(compile_it) if forks.can_compile() else None)
 
 
-def may_launch() -> bool:
+def can_run_parallel() -> bool:
     """Tell whether a parallel launch can do no harm here. The first answer starts Numba's threads."""
     global _layer, _count_threads
     if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
@@ -214,11 +198,11 @@ def describe() -> str:
     """Return how many threads large work takes here, and of which layer, or why there is one thread only."""
     if KERNELS_UNAVAILABLE:
         return "1 (compiled kernels do not run)"
-    return f"{get_num_threads()}, threading layer {_layer}" if may_launch() else f"1 ({_why_serial()})"
+    return f"{get_num_threads()}, threading layer {_layer}" if can_run_parallel() else f"1 ({_why_serial()})"
 
 
 def _why_serial() -> str:
-    """Return the reason why `may_launch` returned False."""
+    """Return the reason why `can_run_parallel` returned False."""
     if forks.forked():
         return "a forked process starts no threads"
     if config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
@@ -230,20 +214,16 @@ def _why_serial() -> str:
     return f"threading layer {_layer} does not allow concurrent launches"
 
 
-def _no_entry(q: NDArray[Any], k: NDArray[Any], rows: NDArray[Any], flags: int) -> int:
-    raise TypeError(f"q has {q.ndim} axes; expected 2, 3 or 4")
-
-
 @functools.cache
-def kernels_for(storage: str, layout: str) -> Kernels:
+def in_place_for(storage: str, layout: str) -> InPlaceKernels:
     """Return the kernels of a storage ("f32", "f64", "f16", "bf16") and layout ("interleaved", "half")."""
-    return Kernels(NAMES.index(storage), LAYOUT_CODES[layout])
+    return InPlaceKernels(storage, layout)
 
 
 @functools.cache
-def movers_for(source: str, target: str, layout_in: str, layout_out: str) -> Movers:
+def out_of_place_for(source: str, target: str, layout: str, layout_out: str) -> OutOfPlaceKernels:
     """Return the kernels from a storage and layout into others."""
-    return Movers(NAMES.index(source), NAMES.index(target), LAYOUT_CODES[layout_in], LAYOUT_CODES[layout_out])
+    return OutOfPlaceKernels(source, target, layout, layout_out)
 
 
 def _after_fork_in_child() -> None:

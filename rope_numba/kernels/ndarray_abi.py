@@ -1,11 +1,11 @@
-"""Arrays as compiled entries see them: address, shape and strides, read from NumPy's object in a call (LLVM).
+"""Arrays as compiled entries take them: fields read from NumPy's object when the call begins (LLVM).
 
-For an array, Numba looks up its type, makes an object that counts references to its memory, and counts one; the same
-again for each of three arrays was a third of a decode step: 0.32 us a call, and 0.08 as it is here. And a float16 array
-needs no view as uint16, 0.11 us each.
+For an array, Numba looks up its type, makes an object that counts references to its memory, and counts one. For three
+arrays that was a third of a decode step: 0.32 us a call, and 0.08 as it is here. A float16 array needs no view as
+uint16, 0.11 us each.
 
-An entry that takes such arguments must be called by `direct`, with objects of numpy.ndarray whose dtype is the entry's:
-neither is looked at. Another number of axes, or memory that cannot be written to, is a TypeError.
+An entry that takes such arguments must be called by `entry_point_of`, with objects of numpy.ndarray whose dtype is the
+entry's: neither is checked. Another number of axes, or memory that is not writeable, is a TypeError.
 """
 
 from __future__ import annotations
@@ -25,64 +25,69 @@ HEAD = object.__basicsize__
 ADDRESS, AXES, SHAPE, STRIDES, FLAGS = (HEAD + offset for offset in (0, 8, 16, 24, 48))
 WRITEABLE = 0x0400  # NPY_ARRAY_WRITEABLE, of the flags
 
+MOST_AXES = 4
+
 _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class NdarrayType(types.Type):
-    """The type of an array argument with so many axes, which may have to be writeable.
+    """The type of an array argument with at least so many axes, at most four, which may have to be writeable.
 
-    It may have one axis less, if fewest says so: then a first axis of one element is put before the others.
+    In jitted code such an argument has `ndim`, `address`, and a `shape` and `strides` (bytes) of four axes: axes that
+    it has not are put first, with length 1 and stride 0.
     """
 
-    def __init__(self, ndim: int, *, fewest: int | None = None, written: bool = False) -> None:
-        self.ndim, self.fewest, self.written = ndim, ndim if fewest is None else fewest, written
-        super().__init__(name=f"rope_numba.NdarrayType({ndim}, fewest={self.fewest}, written={written})")
+    def __init__(self, min_ndim: int, *, writeable: bool = False) -> None:
+        self.min_ndim, self.writeable = min_ndim, writeable
+        super().__init__(name=f"rope_numba.NdarrayType({min_ndim}, writeable={writeable})")
 
 
 @register_model(NdarrayType)
 class _Model(models.StructModel):
-    def __init__(self, manager: Any, seen: NdarrayType) -> None:
-        each: Any = types.UniTuple(types.int64, seen.ndim)  # type: ignore[no-untyped-call]
-        members = [("rank", types.int64), ("address", types.int64), ("shape", each), ("strides", each)]
-        super().__init__(manager, seen, members)  # type: ignore[no-untyped-call]
+    def __init__(self, manager: Any, array: NdarrayType) -> None:
+        each: Any = types.UniTuple(types.int64, MOST_AXES)  # type: ignore[no-untyped-call]
+        members = [("ndim", types.int64), ("address", types.int64), ("shape", each), ("strides", each)]
+        super().__init__(manager, array, members)  # type: ignore[no-untyped-call]
 
 
-for _name in ("rank", "address", "shape", "strides"):
+for _name in ("ndim", "address", "shape", "strides"):
     make_attribute_wrapper(NdarrayType, _name, _name)
 
 
 @unbox(NdarrayType)  # type: ignore[no-untyped-call, untyped-decorator]
-def _read(seen: NdarrayType, array: ir.Value, c: Any) -> NativeValue:
+def unbox_ndarray(array: NdarrayType, pointer: ir.Value, c: Any) -> NativeValue:
     """Read an array's fields, or set a TypeError."""
     builder = c.builder
-    start = builder.ptrtoint(array, _I64)
+    start = builder.ptrtoint(pointer, _I64)
 
     def field(offset: int, kind: ir.Type) -> ir.Value:
         place = builder.add(start, ir.Constant(_I64, offset))
         return builder.load(builder.inttoptr(place, kind.as_pointer()))
 
-    axes = builder.sext(field(AXES, _I32), _I64)
-    missing = builder.sub(ir.Constant(_I64, seen.ndim), axes)
-    wrong = builder.icmp_unsigned(">", missing, ir.Constant(_I64, seen.ndim - seen.fewest))
-    if seen.written:
-        writeable = builder.and_(field(FLAGS, _I32), ir.Constant(_I32, WRITEABLE))
-        wrong = builder.or_(wrong, builder.icmp_signed("==", writeable, ir.Constant(_I32, 0)))
-    native = cgutils.create_struct_proxy(seen)(c.context, builder)  # type: ignore[no-untyped-call]
+    ndim = builder.sext(field(AXES, _I32), _I64)
+    missing = builder.sub(ir.Constant(_I64, MOST_AXES), ndim)
+    wrong = builder.icmp_unsigned(">", missing, ir.Constant(_I64, MOST_AXES - array.min_ndim))
+    if array.writeable:
+        bits = builder.and_(field(FLAGS, _I32), ir.Constant(_I32, WRITEABLE))
+        wrong = builder.or_(wrong, builder.icmp_signed("==", bits, ir.Constant(_I32, 0)))
+    native = cgutils.create_struct_proxy(array)(c.context, builder)  # type: ignore[no-untyped-call]
     with builder.if_else(wrong, likely=False) as (refuse, accept):
         with refuse:
-            count = f"{seen.ndim}" if seen.fewest == seen.ndim else f"{seen.fewest} or {seen.ndim}"
+            count = "4" if array.min_ndim == MOST_AXES else f"{array.min_ndim} to {MOST_AXES}"
             c.pyapi.err_set_string("PyExc_TypeError", f"not a writeable array of {count} axes")
         with accept:
-            native.rank, native.address = axes, field(ADDRESS, _I64)
-            for name, offset, of_one in (("shape", SHAPE, 1), ("strides", STRIDES, 0)):
-                numbers = field(offset, _I64.as_pointer())
-                places = [ir.Constant(_I64, axis) for axis in range(seen.ndim)]
-                if seen.fewest < seen.ndim:
-                    places[1:] = [builder.sub(place, missing) for place in places[1:]]
-                each = [builder.load(builder.gep(numbers, [place])) for place in places]
-                if seen.fewest < seen.ndim:
-                    whole = builder.icmp_signed("==", missing, ir.Constant(_I64, 0))
-                    each[0] = builder.select(whole, each[0], ir.Constant(_I64, of_one))
+            native.ndim, native.address = ndim, field(ADDRESS, _I64)
+            for name, offset, where_missing in (("shape", SHAPE, 1), ("strides", STRIDES, 0)):
+                numbers, each = field(offset, _I64.as_pointer()), []
+                for axis in range(MOST_AXES):
+                    place = builder.sub(ir.Constant(_I64, axis), missing)
+                    if axis < MOST_AXES - array.min_ndim:  # an axis that there may not be; the first one is
+                        there = builder.icmp_signed(">=", place, ir.Constant(_I64, 0))
+                        place = builder.select(there, place, ir.Constant(_I64, 0))
+                        value = builder.load(builder.gep(numbers, [place]))
+                        each.append(builder.select(there, value, ir.Constant(_I64, where_missing)))
+                    else:
+                        each.append(builder.load(builder.gep(numbers, [place])))
                 setattr(native, name, cgutils.pack_array(builder, each))  # type: ignore[no-untyped-call]
     return NativeValue(native._getvalue(), is_error=wrong)  # type: ignore[no-untyped-call]
 
@@ -95,7 +100,7 @@ def entry_point_of(dispatcher: Any) -> Callable[..., Any]:
 
 
 class _Words:
-    """Memory, for NumPy to look at as whole numbers of 64 bits."""
+    """Memory, for NumPy to read as whole numbers of 64 bits."""
 
     def __init__(self, address: int, count: int) -> None:
         kind = np.dtype(np.int64).str
@@ -107,8 +112,6 @@ def layout_matches() -> bool:
     for writeable in (True, False):
         x = np.zeros((3, 5, 7), np.float32)[::2, 1:]
         x.flags.writeable = writeable
-        if bool(x.flags.num & WRITEABLE) != writeable:
-            return False
         places = ADDRESS, AXES, SHAPE, STRIDES, FLAGS
         words = np.asarray(_Words(id(x), max(places) // 8 + 1)).tolist()  # in CPython, id is an object's address
         address, axes, shape, strides, flags = (words[place // 8] for place in places)

@@ -1,213 +1,194 @@
-"""How numbers lie in memory, and how they become vectors to compute on (LLVM).
+"""How numbers lie in memory, and how they become vectors to compute on: a load and a store for each storage.
 
-The kernels know four storages. float32 and float64 are computed on as they are. float16 and bfloat16 are widened to
-float32, exactly, and rounded once on the way back, to nearest, ties to even. Numba has no 16-bit floats on a CPU:
-users' own jitted code gives them as uint16, and an entry is told nothing of an array's dtype (seen.py).
+float32 and float64 are computed on as they are. float16 and bfloat16 are widened to float32, exactly, and rounded once
+on the way back, to nearest, ties to even. Numba has no 16-bit floats on a CPU, so kernels read and write their bits.
+
+A load takes an address and lanes, which says how many numbers to load (a constant, or any vector of as many). A store
+takes an address and a vector. To add a storage, write the two functions and a line of the table at the end. Numbers of
+another size in memory than 2, 4 or 8 bytes need an element of that size in vector.py too.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
-from llvmlite import ir
+from . import machine
+from .compile import helper
+from .machine import rarely_any
+from .vector import (
+    ELEMENT_BITS,
+    alternate,
+    as_f32,
+    as_loaded,
+    as_u16,
+    as_u32,
+    concat,
+    evens_first,
+    evens_of,
+    first_zipped,
+    loader,
+    lower_half,
+    lower_halves,
+    narrow,
+    odds_of,
+    plain_nans,
+    second_zipped,
+    select,
+    smaller_half,
+    storer,
+    upper_half,
+    upper_halves,
+    widen,
+)
 
-F32, F64, F16, BF16 = range(4)
-NAMES = ("f32", "f64", "f16", "bf16")
-ITEMSIZE = (4, 8, 2, 2)
-TABLE_ITEMSIZE = (4, 8, 4, 4)
-CACHE_LINE = 64
-
-_I16, _I32, _FLOAT, _DOUBLE, _HALF = ir.IntType(16), ir.IntType(32), ir.FloatType(), ir.DoubleType(), ir.HalfType()
-
-
-def vector(element: ir.Type, lanes: int) -> ir.VectorType:
-    """Return the type of a vector of that many elements."""
-    return ir.VectorType(element, lanes)
-
-
-def table_element(storage: int) -> ir.Type:
-    """Return the type that cos and sin have, and that the rotation is computed in."""
-    return _DOUBLE if storage == F64 else _FLOAT
-
-
-def _constant(like: ir.Value, value: float) -> ir.Constant:
-    return ir.Constant(like.type, [value] * like.type.count)
-
-
-def _bits(builder: Any, floats: ir.Value) -> ir.Value:
-    return builder.bitcast(floats, vector(_I32, floats.type.count))
-
-
-def _floats(builder: Any, bits: ir.Value) -> ir.Value:
-    return builder.bitcast(bits, vector(_FLOAT, bits.type.count))
-
-
-def load(builder: Any, address: ir.Value, element: ir.Type, lanes: int, alignment: int) -> ir.Value:
-    """Load a vector from an address that is aligned to its array's elements only."""
-    pointer = builder.inttoptr(address, vector(element, lanes).as_pointer())
-    return builder.load(pointer, align=alignment)
+load_u16, store_u16 = loader("u16"), storer("u16")
 
 
-def store(builder: Any, value: ir.Value, address: ir.Value, alignment: int) -> None:
-    """Store a vector to an address that is aligned to its array's elements only."""
-    builder.store(value, builder.inttoptr(address, value.type.as_pointer()), align=alignment)
+class Lanes(NamedTuple):
+    """In which order a storage's vectors hold consecutive channels. Each is a function of vectors.
+
+    With EVENS_FIRST a vector of eight holds the channels 0 2 4 6 1 3 5 7.
+    """
+
+    order: Callable[..., Any]  # puts one number for each channel into that order
+    evens: Callable[..., Any]  # of two vectors that follow each other in memory: their even channels
+    odds: Callable[..., Any]  # and their odd channels
+    first: Callable[..., Any]  # from even and odd channels, the first of those two vectors
+    second: Callable[..., Any]  # and the second one
 
 
-def fetch(builder: Any, address: ir.Value, length: int) -> None:
-    """Have so many bytes brought into the second-level cache; at an address without memory nothing happens."""
-    place, number = ir.IntType(8).as_pointer(), ir.IntType(32)
-    kind = ir.FunctionType(ir.VoidType(), [place, number, number, number])
-    prefetch = builder.module.declare_intrinsic("llvm.prefetch", [place], kind)
-    to_read, second_level, data = number(0), number(2), number(1)
-    for distance in range(0, length, CACHE_LINE):
-        line = builder.inttoptr(builder.add(address, ir.Constant(address.type, distance)), place)
-        builder.call(prefetch, [line, to_read, second_level, data])
+CONSECUTIVE = Lanes(as_loaded, evens_of, odds_of, first_zipped, second_zipped)
+EVENS_FIRST = Lanes(evens_first, lower_halves, upper_halves, lower_halves, upper_halves)
 
 
-def load_numbers(context: Any, builder: Any, storage: int, address: ir.Value, lanes: int) -> ir.Value:
-    """Load consecutive elements, one to a lane, widened to the type that is computed in."""
-    if storage in (F32, F64):
-        return load(builder, address, table_element(storage), lanes, ITEMSIZE[storage])
-    bits = load(builder, address, _I16, lanes, 2)
-    if storage == F16 and has_half(context):
-        return builder.fpext(builder.bitcast(bits, vector(_HALF, lanes)), vector(_FLOAT, lanes))
-    wide = builder.zext(bits, vector(_I32, lanes))
-    if storage == F16:
-        return _half_to_float(builder, wide)
-    return _floats(builder, builder.shl(wide, _constant(wide, 16)))
+class Storage(NamedTuple):
+    """A way of keeping numbers in memory."""
+
+    name: str
+    memory: str  # the element of vector.py that has its bits: "f32", "f64", or "u16" where numbers are converted
+    computed: str  # the element that cosines, sines and all arithmetic have
+    load: Callable[..., Any]  # (address, lanes) -> vector
+    store: Callable[..., Any]  # (address, vector)
+    store_four: Callable[..., Any] | None = None  # (address, vector, ...) of four, if that is quicker than one by one
+    lanes: Lanes = CONSECUTIVE
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number."""
+        return ELEMENT_BITS[self.memory] // 8
+
+    @property
+    def table_itemsize(self) -> int:
+        """Bytes of a cosine."""
+        return ELEMENT_BITS[self.computed] // 8
 
 
-def store_numbers(context: Any, builder: Any, storage: int, value: ir.Value, address: ir.Value) -> None:
-    """Store one lane to each of consecutive elements, rounded once to the storage's type."""
-    lanes = value.type.count
-    if storage == BF16:
-        rounded = round_to_bfloat16(builder, value)
-        value = builder.trunc(builder.lshr(rounded, _constant(rounded, 16)), vector(_I16, lanes))
-    elif storage == F16 and has_half(context):
-        value = builder.bitcast(builder.fptrunc(value, vector(_HALF, lanes)), vector(_I16, lanes))
-    elif storage == F16:
-        value = builder.trunc(_float_to_half(builder, value), vector(_I16, lanes))
-    store(builder, value, address, ITEMSIZE[storage])
+# ---- float16 without an instruction for it --------------------------------------------------------------------------
 
 
-def load_packed_bfloat16(builder: Any, address: ir.Value, lanes: int) -> tuple[ir.Value, ir.Value]:
-    """Load two bfloat16 numbers to a 32-bit lane and split them: those at even places, those at odd places."""
-    both = load(builder, address, _I32, lanes, 2)
-    even = builder.shl(both, _constant(both, 16))
-    odd = builder.and_(both, _constant(both, 0xFFFF0000))
-    return _floats(builder, even), _floats(builder, odd)
+@helper
+def _load_f16(address: int, lanes: Any) -> Any:
+    """Widen float16: exact for every pattern."""
+    half = widen(load_u16(address, lanes))
+    # In the fields of float32, exponent and mantissa mean the number times 2**-112 (biases 15 and 127). Multiplying by
+    # 2**112 undoes that, exactly, for subnormal numbers too. The largest exponent (infinity, NaN) stays the largest.
+    magnitude = (half & 0x7FFF) << 13
+    scaled = as_u32(as_f32(magnitude) * 2.0**112)
+    finite_or_not = select(magnitude >= 0x7C00 << 13, magnitude | 0x7F800000, scaled)
+    return as_f32(finite_or_not | ((half & 0x8000) << 16))
 
 
-def store_packed_bfloat16(builder: Any, even: ir.Value, odd: ir.Value, address: ir.Value) -> None:
-    """Store the upper halves of both vectors, of float32 bits rounded before, to even and odd places."""
-    halves = vector(_I16, 2 * even.type.count)
-    low = builder.bitcast(builder.lshr(even, _constant(even, 16)), halves)
-    high = builder.bitcast(odd, halves)
-    choices = [lane + halves.count * (lane % 2) for lane in range(halves.count)]
-    both = builder.shuffle_vector(low, high, ir.Constant(vector(_I32, halves.count), choices))
-    store(builder, both, address, 2)
+@helper
+def _store_f16(address: int, value: Any) -> None:
+    """Round to float16."""
+    bits = as_u32(value)
+    magnitude = bits & 0x7FFFFFFF
+    # Normal results: move the exponent's bias from 127 to 15, add half a unit minus one and the last kept bit, and drop
+    # 13 bits.
+    normal = (magnitude + (((15 - 127) << 23) + 0xFFF) + ((magnitude >> 13) & 1)) >> 13
+    # Subnormal results: the last place of 0.5 is 2**-24, the smallest float16. Adding 0.5 rounds to that, and without
+    # the bits of 0.5 the sum's are the result.
+    subnormal = as_u32(as_f32(magnitude) + 0.5) - 0x3F000000
+    result = select(magnitude < 0x38800000, subnormal, normal)  # below 2**-14, the smallest normal float16
+    result = select(magnitude >= 0x47800000, 0x7C00, result)  # from 2**16 on: infinite
+    result = select(magnitude > 0x7F800000, 0x7E00, result)  # NaN
+    store_u16(address, narrow(result | ((bits >> 16) & 0x8000)))
 
 
-def round_to_bfloat16(builder: Any, value: ir.Value) -> ir.Value:
-    """Return float32 bits whose upper half is the bfloat16 nearest to value; the lower half is of no meaning.
+# ---- bfloat16 -------------------------------------------------------------------------------------------------------
+
+
+@helper
+def _load_bf16(address: int, lanes: Any) -> Any:
+    return as_f32(widen(load_u16(address, lanes)) << 16)
+
+
+@helper
+def _store_bf16(address: int, value: Any) -> None:
+    """Round to bfloat16.
 
     Adding just under half a unit of the last kept bit, plus that bit itself, carries exactly where rounding to
-    nearest, ties to even, rounds up. That would carry a NaN whose lower half is all ones into another number. There is
-    none: a NaN came from bfloat16, with a lower half of zeros, or was made by the rotation, with zeros, or stood in the
-    tables, and those go through `with_plain_nans`.
+    nearest, ties to even, rounds up. A NaN whose lower half is all ones would be carried into another number.
     """
-    bits = _bits(builder, value)
-    last_kept = builder.and_(builder.lshr(bits, _constant(bits, 16)), _constant(bits, 1))
-    return builder.add(bits, builder.add(last_kept, _constant(bits, 0x7FFF)))
+    bits = as_u32(plain_nans(value))
+    store_u16(address, narrow((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16))
 
 
-def round_to_bfloat16_together(builder: Any, values: list[ir.Value]) -> list[ir.Value]:
-    """Return the same for vectors of one type, with half the instructions.
+@helper
+def _load_packed_bf16(address: int, lanes: Any) -> Any:
+    """Load bfloat16 numbers, those at even places before those at odd places: two share a 32-bit lane in memory."""
+    both = as_u32(load_u16(address, lanes))
+    return as_f32(concat(both << 16, both & 0xFFFF0000))
+
+
+@helper
+def _store_packed_bf16(address: int, value: Any) -> None:
+    """Round to bfloat16 and store what `_load_packed_bf16` loads.
+
+    NaNs are plain: they came from bfloat16, or were made by the rotation, or stood in the tables, which
+    `panel.make_step` sees to.
+    """
+    bits = as_u32(value)
+    rounded = bits + 0x7FFF + ((bits >> 16) & 1)
+    store_u16(address, alternate(as_u16(lower_half(rounded) >> 16), as_u16(upper_half(rounded))))
+
+
+@helper
+def _store_four_packed_bf16(first: int, a: Any, second: int, b: Any, third: int, c: Any, fourth: int, d: Any) -> None:
+    """Do the same for four vectors, with half the instructions.
 
     Adding half a unit of the last kept bit rounds right unless the bits below it are exactly that half. Of such a tie
-    (1 result in 65,536) the sum's lower half is zero, and its last kept bit has to be cleared. One branch asks for all
-    the vectors whether there is any.
+    (1 result in 65,536) the sum's lower half is zero, and the last kept bit has to be cleared. One branch asks for all
+    vectors whether there is any.
     """
-    halves = vector(_I16, 2 * values[0].type.count)
-    rounded = [builder.add(bits, _constant(bits, 0x8000)) for bits in (_bits(builder, value) for value in values)]
-    least = builder.bitcast(rounded[0], halves)
-    for bits in rounded[1:]:
-        words = builder.bitcast(bits, halves)
-        least = builder.select(builder.icmp_unsigned("<", words, least), words, least)
-    lower = builder.and_(builder.bitcast(least, rounded[0].type), _constant(rounded[0], 0xFFFF))
-    ties = builder.bitcast(builder.icmp_unsigned("==", lower, _constant(lower, 0)), ir.IntType(values[0].type.count))
-    before = builder.block
-    with builder.if_then(builder.icmp_unsigned("!=", ties, ir.Constant(ties.type, 0)), likely=False):
-        to_even = []
-        for bits in rounded:
-            tie = builder.icmp_unsigned("==", builder.and_(bits, _constant(bits, 0xFFFF)), _constant(bits, 0))
-            to_even.append(builder.select(tie, builder.and_(bits, _constant(bits, 0xFFFE0000)), bits))
-        rare = builder.block
-    results = []
-    for bits, mended in zip(rounded, to_even, strict=True):
-        phi = builder.phi(bits.type)
-        phi.add_incoming(bits, before)
-        phi.add_incoming(mended, rare)
-        results.append(phi)
-    return results
+    bits = as_u32(concat(concat(a, b), concat(c, d))) + 0x8000
+    least = smaller_half(smaller_half(smaller_half(as_u16(bits))))
+    if rarely_any((as_u32(least) & 0xFFFF) == 0):
+        bits = select((bits & 0xFFFF) == 0, bits & 0xFFFE0000, bits)
+    a, b = lower_half(lower_half(bits)), upper_half(lower_half(bits))
+    c, d = lower_half(upper_half(bits)), upper_half(upper_half(bits))
+    store_u16(first, alternate(as_u16(lower_half(a) >> 16), as_u16(upper_half(a))))
+    store_u16(second, alternate(as_u16(lower_half(b) >> 16), as_u16(upper_half(b))))
+    store_u16(third, alternate(as_u16(lower_half(c) >> 16), as_u16(upper_half(c))))
+    store_u16(fourth, alternate(as_u16(lower_half(d) >> 16), as_u16(upper_half(d))))
 
 
-def with_plain_nans(builder: Any, value: ir.Value) -> ir.Value:
-    """Return float32 numbers whose NaNs have a lower half of zeros, as `round_to_bfloat16` needs them."""
-    nan = builder.fcmp_unordered("uno", value, value)
-    return builder.select(nan, _floats(builder, _constant(_bits(builder, value), 0x7FC00000)), value)
+# ---- The table ------------------------------------------------------------------------------------------------------
+
+F32 = Storage("f32", "f32", "f32", loader("f32"), storer("f32"))
+F64 = Storage("f64", "f64", "f64", loader("f64"), storer("f64"))
+F16 = Storage("f16", "u16", "f32", loader("f16"), storer("f16"))
+F16_BY_WHOLE_NUMBERS = Storage("f16", "u16", "f32", _load_f16, _store_f16)
+BF16 = Storage("bf16", "u16", "f32", _load_bf16, _store_bf16)
+# bfloat16 in place, where the same channels are written that were read: half the instructions.
+PACKED_BF16 = Storage(
+    "packed_bf16", "u16", "f32", _load_packed_bf16, _store_packed_bf16, _store_four_packed_bf16, EVENS_FIRST
+)
+
+STORAGES = {storage.name: storage for storage in (F32, F64, F16, BF16)}
 
 
-def register_bytes(context: Any) -> int:
-    """Return the size of the vector registers that code is made for."""
-    features = context.codegen().magic_tuple()[2].split(",")
-    if "+avx512f" in features and "+prefer-256-bit" not in features:
-        return 64
-    return 32 if "+avx2" in features else 16
-
-
-def has_half(context: Any) -> bool:
-    """Tell whether the processor that code is made for converts between float16 and float32 itself.
-
-    Where it does not, LLVM would call helper functions that a JIT cannot find, which ends the process. The triple
-    and the features are part of the cache key, so that code made for one answer is never loaded for the other.
-    """
-    triple, _, features = context.codegen().magic_tuple()
-    if triple.startswith(("aarch64", "arm64")):
-        return True
-    return "+f16c" in features.split(",")
-
-
-def _half_to_float(builder: Any, half: ir.Value) -> ir.Value:
-    """Widen float16 bits without the processor's help: exact for every pattern."""
-    # Exponent and mantissa moved to float32's places read as the number times 2**-112; the product puts that
-    # right, subnormals included. The largest exponent (infinity, NaN) has to stay the largest.
-    magnitude = builder.shl(builder.and_(half, _constant(half, 0x7FFF)), _constant(half, 13))
-    floats = _floats(builder, magnitude)
-    scaled = _bits(builder, builder.fmul(floats, _constant(floats, 2.0**112)))
-    special = builder.icmp_unsigned(">=", magnitude, _constant(half, 0x7C00 << 13))
-    finite_or_not = builder.select(special, builder.or_(magnitude, _constant(half, 0x7F800000)), scaled)
-    sign = builder.shl(builder.and_(half, _constant(half, 0x8000)), _constant(half, 16))
-    return _floats(builder, builder.or_(finite_or_not, sign))
-
-
-def _float_to_half(builder: Any, value: ir.Value) -> ir.Value:
-    """Round to float16 bits without the processor's help: to nearest, ties to even."""
-    bits = _bits(builder, value)
-    magnitude = builder.and_(bits, _constant(bits, 0x7FFFFFFF))
-    # Normal results: move the exponent's bias from 127 to 15 and round as for bfloat16, 13 bits lower.
-    last_kept = builder.and_(builder.lshr(magnitude, _constant(bits, 13)), _constant(bits, 1))
-    bias = _constant(bits, ((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF)
-    normal = builder.lshr(builder.add(builder.add(magnitude, bias), last_kept), _constant(bits, 13))
-    # Subnormal results: one half has the unit of its last place at 2**-24, the smallest float16, so that adding it
-    # rounds there, and the sum's lower bits are the result.
-    floats = _floats(builder, magnitude)
-    sum_bits = _bits(builder, builder.fadd(floats, _constant(floats, 0.5)))
-    subnormal = builder.sub(sum_bits, _constant(bits, 0x3F000000))
-    result = builder.select(builder.icmp_unsigned("<", magnitude, _constant(bits, 0x38800000)), subnormal, normal)
-    infinite = builder.icmp_unsigned(">=", magnitude, _constant(bits, 0x47800000))
-    result = builder.select(infinite, _constant(bits, 0x7C00), result)
-    is_nan = builder.icmp_unsigned(">", magnitude, _constant(bits, 0x7F800000))
-    result = builder.select(is_nan, _constant(bits, 0x7E00), result)
-    sign = builder.and_(builder.lshr(bits, _constant(bits, 16)), _constant(bits, 0x8000))
-    return builder.or_(result, sign)
+def storage_of(name: str) -> Storage:
+    """Return a storage by its name; that of float16 depends on the processor."""
+    return F16_BY_WHOLE_NUMBERS if name == "f16" and not machine.has_half() else STORAGES[name]

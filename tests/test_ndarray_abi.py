@@ -1,4 +1,4 @@
-"""Arrays as compiled entries see them: what is read from NumPy's objects, and what is refused."""
+"""Arrays as compiled entries read them: what is read from NumPy's objects, and what is refused."""
 
 from __future__ import annotations
 
@@ -15,62 +15,56 @@ from numpy.lib.stride_tricks import as_strided
 from numpy.typing import NDArray
 
 import rope_numba as rn
+from rope_numba.kernels.flags import Status
+from rope_numba.kernels.launch import in_place_for
 
 pytestmark = needs_jit
 
 
-EITHER = 34  # three axes or four
-
-
 @pytest.fixture(scope="module")
 def readers() -> dict[int, Any]:
-    """Return for 2, 3 and 4 axes a compiled function that tells what it sees of two arrays."""
+    """Return, by the least number of axes, a compiled function that tells what it reads of two arrays."""
     from numba import njit
 
     from rope_numba.kernels.ndarray_abi import NdarrayType, entry_point_of
 
     def fields(x: Any, y: Any) -> Any:
-        return x.address, x.shape, x.strides, y.address, y.shape, y.strides
+        return x.ndim, x.address, x.shape, x.strides, y.ndim, y.address, y.shape, y.strides
 
-    kinds = {axes: (NdarrayType(axes, written=True), NdarrayType(axes)) for axes in (2, 3, 4)}
-    kinds[EITHER] = NdarrayType(4, fewest=3, written=True), NdarrayType(4, fewest=3)
-    return {axes: entry_point_of(njit([kind])(fields)) for axes, kind in kinds.items()}
-
-
-@given(st.data())
-def test_address_shape_and_strides_are_numpys(readers: dict[int, Any], data: st.DataObject) -> None:
-    axes = data.draw(st.integers(2, 4))
-    numbers = st.lists(st.integers(0, 5), min_size=axes, max_size=axes)
-    steps = st.lists(st.integers(-9, 9), min_size=axes, max_size=axes)
-    memory, arrays = np.zeros(1000, data.draw(st.sampled_from(["f2", "f4", "f8"]))), []
-    for _ in range(2):
-        shape, strides = data.draw(numbers), [step * memory.itemsize for step in data.draw(steps)]
-        arrays.append(as_strided(memory[500:], shape, strides))
-    arrays[1].flags.writeable = False
-    expected = [field for x in arrays for field in (x.ctypes.data, x.shape, x.strides)]
-    assert list(readers[axes](*arrays)) == expected
+    kinds = {fewest: (NdarrayType(fewest, writeable=True), NdarrayType(fewest)) for fewest in (2, 3, 4)}
+    return {fewest: entry_point_of(njit([kind])(fields)) for fewest, kind in kinds.items()}
 
 
 @given(st.data())
-def test_an_array_of_one_axis_less_has_a_first_one_of_one_element_where_that_is_taken(
-    readers: dict[int, Any], data: st.DataObject
+@pytest.mark.parametrize("fewest", [2, 3, 4])
+def test_fields_are_numpys_and_axes_that_are_missing_come_first(
+    readers: dict[int, Any], fewest: int, data: st.DataObject
 ) -> None:
-    memory, expected, arrays = np.zeros(1000, np.float32), [], []
+    memory, expected, arrays = np.zeros(1000, data.draw(st.sampled_from(["f2", "f4", "f8"]))), [], []
     for _ in range(2):
-        axes = data.draw(st.integers(3, 4))
+        axes = data.draw(st.integers(fewest, 4))
         shape = tuple(data.draw(st.lists(st.integers(0, 5), min_size=axes, max_size=axes)))
-        strides = tuple(4 * step for step in data.draw(st.lists(st.integers(-9, 9), min_size=axes, max_size=axes)))
+        steps = data.draw(st.lists(st.integers(-9, 9), min_size=axes, max_size=axes))
+        strides = tuple(step * memory.itemsize for step in steps)
         x = as_strided(memory[500:], shape, strides)
         arrays.append(x)
-        expected += [x.ctypes.data, (1, *shape)[-4:], (0, *strides)[-4:]]
-    assert list(readers[EITHER](*arrays)) == expected
-    for wrong in (as_strided(memory, (1, 1), (4, 4)), as_strided(memory, (1,) * 5, (4,) * 5), memory):
-        for given_to in ((wrong, arrays[1]), (arrays[0], wrong)):
-            with pytest.raises(TypeError, match="not a writeable array of 3 or 4 axes"):
-                readers[EITHER](*given_to)
+        expected += [axes, x.ctypes.data, (1, 1, *shape)[-4:], (0, 0, *strides)[-4:]]
+    arrays[1].flags.writeable = False
+    assert list(readers[fewest](*arrays)) == expected
 
 
-def test_seeing_an_array_leaves_no_count_of_references_behind(readers: dict[int, Any]) -> None:
+@pytest.mark.parametrize("fewest", [2, 3, 4])
+def test_other_numbers_of_axes_are_refused(readers: dict[int, Any], fewest: int) -> None:
+    good, memory = np.zeros((1,) * 4), np.zeros(1000)
+    for axes in (0, 1, *range(2, fewest), 5, 60):
+        wrong = as_strided(memory, (1,) * axes, (8,) * axes)
+        text = "not a writeable array of " + ("4 axes" if fewest == 4 else f"{fewest} to 4 axes")
+        for given_to in ((wrong, good), (good, wrong)):
+            with pytest.raises(TypeError, match=text):
+                readers[fewest](*given_to)
+
+
+def test_reading_an_array_leaves_no_count_of_references_behind(readers: dict[int, Any]) -> None:
     x = np.zeros((3, 5))
     before = sys.getrefcount(x), sys.getrefcount(x[0])
     for _ in range(100):
@@ -82,19 +76,20 @@ def test_seeing_an_array_leaves_no_count_of_references_behind(readers: dict[int,
 
 @pytest.mark.parametrize("storage", ["f32", "f64", "f16", "bf16"])
 def test_an_entry_refuses_other_axes_and_memory_that_is_not_writeable_and_writes_nothing(storage: str) -> None:
-    from rope_numba.kernels.launch import kernels_for
-
     dtype = {"f32": np.float32, "f64": np.float64, "f16": np.float16, "bf16": np.uint16}[storage]
     q, k = np.ones((1, 4, 8), dtype), np.ones((1, 2, 8), dtype)
     step = rn.Rope(8, layout="half").at(offset=3, tokens=1)
     rows = step._rows32.astype(np.float64) if storage == "f64" else step._rows32
-    entry = kernels_for(storage, "half").compiled(3)
+    entry = in_place_for(storage, "half").get()
     locked = q.copy()
     locked.flags.writeable = False
-    for wrong in (locked, q[0], q[None], q[0, 0], np.ones((1,) * 60, dtype)):
+    for wrong in (locked, q[0, 0], np.ones((1,) * 60, dtype)):
         for arguments in ((wrong, k), (q, wrong)):
-            with pytest.raises(TypeError, match="not a writeable array of 3 axes"):
+            with pytest.raises(TypeError, match="not a writeable array of 2 to 4 axes"):
                 entry(*arguments, rows, step._flags)
+    for wrong in (q[0], q[None]):
+        for arguments in ((wrong, k), (q, wrong)):
+            assert entry(*arguments, rows, step._flags) == Status.NEEDS_CHECK
     with pytest.raises(TypeError, match="of 4 axes"):
         entry(q, k, rows[0], step._flags)
     assert (q == 1).all()
@@ -102,12 +97,11 @@ def test_an_entry_refuses_other_axes_and_memory_that_is_not_writeable_and_writes
 
 
 def test_compiled_functions_outlive_their_dispatchers() -> None:
-    from rope_numba.kernels.entry import make_entry
-    from rope_numba.kernels.ndarray_abi import entry_point_of
+    from rope_numba.kernels.in_place import InPlace
     from rope_numba.kernels.panel import HALF
     from rope_numba.kernels.storage import F32
 
-    entry = entry_point_of(make_entry(F32, HALF, 3))
+    entry = InPlace(F32, HALF).compile_serial()
     gc.collect()
     q, k = normal((1, 4, 8)), normal((1, 2, 8), seed=1)
     expected = q.copy(), k.copy()

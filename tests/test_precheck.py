@@ -1,4 +1,4 @@
-"""The compiled look at arrays of `out=`: what it lets through is right, byte for byte; plain arrays are let through."""
+"""The compiled check of arrays of `out=`: what it lets through is right, and plain arrays are let through."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from rope_numba.kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SINGLE_POSITION, pack_flags
+from rope_numba.kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SINGLE_POSITION, Status, pack_flags
 
 pytestmark = needs_jit
 
@@ -104,14 +104,14 @@ def is_right(arrays: list[NDArray[Any]], rows: tuple[int, ...], flags: int) -> b
 def test_what_is_let_through_is_right_and_what_is_plain_is_let_through(
     given_to: tuple[list[NDArray[Any]], tuple[int, ...], int, bool],
 ) -> None:
-    from rope_numba.kernels import launch, share
+    from rope_numba.kernels import launch
 
     arrays, shape, flags, plain = given_to
-    look = launch.precheck()
-    assert look is not None
+    check = launch.get_precheck()
+    assert check is not None
     sizes = arrays[0].itemsize | arrays[1].itemsize << 8 | arrays[3].itemsize << 16
     try:
-        done = look(*arrays, np.zeros(shape, np.float32), pack_flags(flags, HEAD_DIM, 0), sizes) == share.ROTATED
+        done = check(*arrays, np.zeros(shape, np.float32), pack_flags(flags, HEAD_DIM, 0), sizes) == Status.ROTATED
     except TypeError:
         done = False
     assert not done or is_right(arrays, shape, flags)
@@ -120,18 +120,18 @@ def test_what_is_let_through_is_right_and_what_is_plain_is_let_through(
 
 @pytest.mark.parametrize("which", range(4))
 def test_only_what_is_written_has_to_be_writeable(which: int) -> None:
-    from rope_numba.kernels import launch, share
+    from rope_numba.kernels import launch
 
     arrays = [np.zeros((1, 2, HEAD_DIM), np.float32) for _ in range(4)]
     arrays[which].flags.writeable = False
-    look, rows = launch.precheck(), np.zeros((1, 1, 2, HEAD_DIM // 2), np.float32)
-    assert look is not None
+    check, rows = launch.get_precheck(), np.zeros((1, 1, 2, HEAD_DIM // 2), np.float32)
+    assert check is not None
     asked = (*arrays, rows, pack_flags(0, HEAD_DIM, 0), 4 | 4 << 8 | 4 << 16)
     if which % 2:
         with pytest.raises(TypeError, match="writeable"):
-            look(*asked)
+            check(*asked)
     else:
-        assert look(*asked) == share.ROTATED
+        assert check(*asked) == Status.ROTATED
 
 
 def test_the_oracle_knows_each_hazard() -> None:
