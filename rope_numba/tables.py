@@ -54,7 +54,6 @@ class Table:
 
     def span(self, start: int, stop: int) -> Rows:
         """Return the rows of consecutive positions: a view of the table as far as that reaches."""
-        self._check_count(stop - start)
         reserve, filled = self.memory
         first, last = start // self.block, (stop - 1) // self.block
         if start >= 0 and last < len(filled):
@@ -62,6 +61,7 @@ class Table:
                 self._fill(reserve, filled, range(first, last + 1))
             rows: Rows = reserve[:, start:stop]
             return rows
+        self._check_count(stop - start)
         begin, kept = self.beyond
         if not begin <= start <= stop <= begin + kept.shape[1]:
             begin = first * self.block
