@@ -14,23 +14,22 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-import llvmlite.binding as llvm
 import measure
 import numba
 import numpy as np
-from llvmlite import ir
-from numba.core.registry import cpu_target
 
-from rope_numba.kernels.panel import HALF, INTERLEAVED, Panel
-from rope_numba.kernels.row import row_address
-from rope_numba.kernels.share import call_at
-from rope_numba.kernels.storage import F64, ITEMSIZE, NAMES, TABLE_ITEMSIZE
+from rope_numba.kernels.compile import compile_external
+from rope_numba.kernels.in_place import form_in_place
+from rope_numba.kernels.machine import processor, register_bytes
+from rope_numba.kernels.panel import HEADS_SIGNATURE, LAYOUTS, make_rotate_heads
+from rope_numba.kernels.storage import F16_BY_WHOLE_NUMBERS, NAMES, Storage, storage_of
 
 PAIRS = 64
 ROUNDS = 100
@@ -46,49 +45,29 @@ KINDS = {
 }
 
 
-def assembly_of(storage: int, layout: int) -> list[str]:
-    """Return the instructions that rotate one head, tables loaded before."""
-    context = cpu_target.target_context
-    number = ir.IntType(64)
-    module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(ir.VoidType(), [number] * 5), "rotate")
-    cos, sin, first, stop, stride = function.args
-    before = ir.IRBuilder(function.append_basic_block())
-    partner = ir.Constant(number, PAIRS * (8 if storage == F64 else 4 if storage == 0 else 2))
-    panel = Panel(context, before, storage, layout, PAIRS, partner)
-    panel.load_tables(cos, sin)
-    loop = function.append_basic_block("heads")
-    start = before.block
-    before.branch(loop)
-    before.position_at_end(loop)
-    head = before.phi(number)
-    head.add_incoming(first, start)
-    panel.rotate(head)
-    following = before.add(head, stride)
-    head.add_incoming(following, before.block)
-    end = function.append_basic_block("end")
-    before.cbranch(before.icmp_unsigned("<", following, stop), loop, end)
-    before.position_at_end(end)
-    before.ret_void()
+def loop_of(storage: Storage, layout: int) -> list[str]:
+    """Return the instructions that rotate one head on a boundary of 64 bytes, in the order in which they run.
 
-    triple, name, features = context.codegen().magic_tuple()
-    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=name, features=features, opt=3)
-    parsed = llvm.parse_assembly(str(module))
-    parsed.triple = triple
-    options = llvm.create_pipeline_tuning_options(speed_level=3)
-    builder = llvm.create_pass_builder(machine, options)
-    builder.getModulePassManager().run(parsed, builder)
-    return hot_path(machine.emit_assembly(parsed).splitlines())
-
-
-def hot_path(lines: list[str]) -> list[str]:
-    """Return the loop's instructions, in the order in which they run where no result is a tie."""
+    Blocks that stand behind the loop and jump back into it run rarely, and are not counted.
+    """
+    compiled = numba.njit(HEADS_SIGNATURE, error_model="numpy")(make_rotate_heads(form_in_place(storage, layout)))
+    (assembly,) = compiled.inspect_asm().values()
+    lines = assembly.splitlines()
     labels = {line.split(":")[0]: number for number, line in enumerate(lines) if re.match(r"\.L\w+:", line)}
-    jumps = [(number, line.split()[-1]) for number, line in enumerate(lines) if re.match(r"\tj\w+\t\.L", line)]
-    # The loop's own jump is the last that goes back; blocks between that are jumped to and jump back are the rare ones.
-    back, target = max((n, t) for n, t in jumps if labels[t] < n and "jmp" not in lines[n])
-    body = lines[labels[target] : back + 1]
-    return [line.strip() for line in body if re.match(r"\t[a-z]", line)]
+    back = [(number, line.split()[-1]) for number, line in enumerate(lines) if re.match(r"\tj(?!mp)\w+\t\.L", line)]
+    loops = [lines[labels[label] : end + 1] for end, label in back if labels[label] < end]
+    # The panel is told apart by its multiplications: four a pair, all of them of whole registers. Peeled panels have
+    # narrower ones too. Outer loops that hold no other panel are longer.
+    lanes = register_bytes() // storage.table_itemsize
+    expected = PAIRS // lanes * (6 if storage is F16_BY_WHOLE_NUMBERS else 4)
+    panels = [loop for loop in loops if multiplications(loop) == {register_bytes(): expected}]
+    return [line.strip() for line in min(panels, key=len) if re.match(r"\t[a-z]", line)]
+
+
+def multiplications(lines: list[str]) -> Counter[int]:
+    """Return how many multiplications of vectors there are, by the size of their registers in bytes."""
+    found = [re.match(r"\tv?mulp[sd]\t.*%([xyz])mm", line) for line in lines]
+    return Counter({"x": 16, "y": 32, "z": 64}[match[1]] for match in found if match)
 
 
 def cycles_of(instructions: list[str]) -> str:
@@ -105,10 +84,10 @@ def cycles_of(instructions: list[str]) -> str:
 
 def times(rounds: int = ROUNDS, laps: int = 500) -> tuple[float, dict[tuple[str, int], float]]:
     """Return the time of a cycle, and of a head: that of many less that of few, the least of all rounds each."""
-    rows = [(name, layout) for name in NAMES for layout in (INTERLEAVED, HALF)]
+    rows = [(name, layout) for name in NAMES for layout in range(len(LAYOUTS))]
     memory = np.zeros(1 << 17, np.uint8)
     start = memory.ctypes.data + -memory.ctypes.data % 4096
-    loops = {row: _loop(NAMES.index(row[0]), row[1], start) for row in rows}
+    loops = {row: _loop(storage_of(row[0]), row[1], start) for row in rows}
     least: dict[Any, float] = {}
     for _ in range(rounds):
         for row, loop in loops.items():
@@ -125,15 +104,17 @@ def times(rounds: int = ROUNDS, laps: int = 500) -> tuple[float, dict[tuple[str,
     return least["cycle"], heads_alone
 
 
-def _loop(storage: int, layout: int, start: int) -> Callable[[int, int], None]:
-    """Return a compiled function that rotates one token over and over, so many times, with so many heads."""
-    head, table = 2 * PAIRS * ITEMSIZE[storage], PAIRS * TABLE_ITEMSIZE[storage]
+def _loop(storage: Storage, layout: int, start: int) -> Callable[[int, int], None]:
+    """Return a compiled function that rotates one token a number of times, with a number of heads."""
+    form = form_in_place(storage, layout)
+    # As the package's own callers do: not compiled into its caller, which would know its arguments.
+    rotate_heads = compile_external(make_rotate_heads(form), f"heads_{form.name}", HEADS_SIGNATURE)
+    head, table = 2 * PAIRS * storage.itemsize, PAIRS * storage.table_itemsize
     q = start + 2 * table
 
     def rotate(laps: int, heads: int) -> None:
-        row: Any = row_address(storage, layout)  # type: ignore[call-arg]
         for _ in range(laps):
-            call_at(row, (PAIRS, 0, start, start + table, q, heads, head, q, 0, head))  # type: ignore[call-arg]
+            rotate_heads(PAIRS, start, start + table, False, q, heads, head, q, 0, head)
 
     compiled: Callable[[int, int], None] = numba.njit(error_model="numpy")(rotate)
     compiled(1, FEW)
@@ -148,16 +129,14 @@ def _multiply(x: int, count: int) -> int:
 
 
 def main() -> None:
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
     _multiply(3, 1)
     cycle, taken = times()
     ends = ("all vector instructions", "llvm-mca, cycles", "taken, cycles", "taken / float32's")
     print(f"| {' | '.join(('128 channels', *KINDS, *ends))} |")
     print("| --- |" + " ---: |" * (len(KINDS) + len(ends)))
     for dtype, name in zip(measure.DTYPES, NAMES, strict=True):
-        for number, layout in enumerate(measure.LAYOUTS):
-            body = assembly_of(NAMES.index(name), number)
+        for number, layout in enumerate(LAYOUTS):
+            body = loop_of(storage_of(name), number)
             wide = [line for line in body if re.search(r"%[xyz]mm", line)]
             counts, rest = [], [line.split()[0] for line in wide]
             for pattern in KINDS.values():
@@ -168,9 +147,9 @@ def main() -> None:
             cells += [f"{taken[name, number] / cycle:.0f}", f"{ratio:.2f}"]
             print(f"| {' | '.join(cells)} |")
     print(
-        f"\n{measure.processor()} at {1e-9 / cycle:.2f} GHz; taken: the difference of {MANY} and {FEW} heads of one"
-        f" token, on a boundary of 64 bytes, least of {ROUNDS} laps; float64 in halves fetches ahead too, by 16 more"
-        " instructions."
+        f"\n{measure.processor()}, {processor()}, at {1e-9 / cycle:.2f} GHz; taken: the difference of"
+        f" {MANY} and {FEW} heads of one token, on a boundary of 64 bytes, least of {ROUNDS} laps; float64 in halves"
+        " prefetches too, by 16 more instructions."
     )
 
 
