@@ -129,7 +129,7 @@ def test_neither_import_nor_use_opens_a_connection_or_starts_a_program(tmp_path:
 def test_it_works_where_there_is_no_network(tmp_path: Path) -> None:
     needs("unshare", "--net")
     said = rotate(environment(tmp_path), prefix=("unshare", "--net"))
-    assert (said["good"], said["misses"]) == (True, 1)
+    assert (said["good"], said["misses"]) == (True, 2)
 
 
 # A client as its author would write it, and lines that must not pass for right.
