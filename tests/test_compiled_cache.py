@@ -90,9 +90,14 @@ DAMAGES: dict[str, tuple[Callable[[Path, Path], Any], bool]] = {
 }
 
 
+# Every damage of an entry's files, and some of the function's that it calls by name.
+DAMAGED = [(damage, "rotate") for damage in DAMAGES] + [
+    (damage, "heads") for damage in ("truncated", "of another kernel")
+]
+
+
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
-@pytest.mark.parametrize("function", ["heads", "rotate"])
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize(("damage", "function"), DAMAGED)
 def test_a_damaged_file_does_no_harm_and_is_replaced(
     damage: str, function: str, suffix: str, warm: Path, tmp_path: Path
 ) -> None:
