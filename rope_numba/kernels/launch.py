@@ -139,7 +139,7 @@ class OutOfPlaceKernels(_Kernels):
         """Rotate x into out, on one thread or on several; both have been checked."""
         if self.layout == self.layout_out or x.ctypes.data != out.ctypes.data:
             return self._run(x.size, x, out, cos_sin, flags, 0)
-        # Room for a head of each chunk, which is taken out of the way before it is overwritten.
+        # Scratch for a head of each chunk, which is copied there before it is overwritten.
         n_chunks = CHUNKS_PER_THREAD * config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
         scratch = np.empty((n_chunks, 2 * cos_sin.shape[3]), np.uint64)
         return self._run(x.size, x, out, cos_sin, flags, scratch.ctypes.data)

@@ -38,7 +38,7 @@ def register_bytes() -> int:
 def splits_vectors() -> bool:
     """Tell whether LLVM keeps a vector of two registers in two.
 
-    Where a processor with AVX-512 is told to prefer 256 bits, LLVM takes one register of 512 for it all the same.
+    Where 256 bits are preferred on a processor with AVX-512, LLVM takes one register of 512 for it all the same.
     """
     return register_bytes() == 64 or "+avx512f" not in _target()[2]
 

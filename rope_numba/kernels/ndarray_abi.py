@@ -31,7 +31,7 @@ _I32, _I64 = ir.IntType(32), ir.IntType(64)
 
 
 class NdarrayType(types.Type):
-    """The type of an array argument with at least so many axes, at most four, which may have to be writeable.
+    """The type of an array argument with min_ndim to four axes, which may have to be writeable.
 
     In jitted code such an argument has `ndim`, `address`, and a `shape` and `strides` (bytes) of four axes: axes that
     it has not are put first, with length 1 and stride 0.

@@ -36,7 +36,7 @@ _Emit = Callable[..., ir.Value]  # (builder, ...): write LLVM and return its val
 
 
 class Vector(types.Type):
-    """The type of so many lanes of one element type."""
+    """The type of a number of lanes of one element type."""
 
     def __init__(self, element: str, lanes: int) -> None:
         _require(lanes > 0 and lanes & (lanes - 1) == 0, lanes, "a power of two as the number of lanes")
