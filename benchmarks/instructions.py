@@ -56,7 +56,7 @@ def loop_of(storage: Storage, layout: int) -> list[str]:
     labels = {line.split(":")[0]: number for number, line in enumerate(lines) if re.match(r"\.L\w+:", line)}
     back = [(number, line.split()[-1]) for number, line in enumerate(lines) if re.match(r"\tj(?!mp)\w+\t\.L", line)]
     loops = [lines[labels[label] : end + 1] for end, label in back if labels[label] < end]
-    # The panel is told apart by its multiplications: four a pair, all of them of whole registers. Peeled panels have
+    # The panel is recognised by its multiplications: four a pair, all of them of whole registers. Peeled panels have
     # narrower ones too. Outer loops that hold no other panel are longer.
     lanes = register_bytes() // storage.table_itemsize
     expected = PAIRS // lanes * (6 if storage is F16_BY_WHOLE_NUMBERS else 4)
