@@ -62,7 +62,9 @@ def helper(function: Callable[..., Any], name: str = "") -> Any:
     Without what would make it callable from Python and C it compiles in 0.09 instead of 0.15 s.
     """
     function.__qualname__ = named(name or function.__qualname__)
-    return njit(no_cpython_wrapper=True, no_cfunc_wrapper=True, **OWN_OPTIONS)(function)
+    # As a dict: Numba's own type hints (0.68) do not know these two options.
+    options = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True, **OWN_OPTIONS}
+    return njit(**options)(function)
 
 
 @functools.cache
