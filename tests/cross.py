@@ -31,21 +31,39 @@ AARCH64 = Processor("aarch64-unknown-linux-gnu", "generic", "+neon,+fp-armv8")
 # in the code is of the processor that is here.
 WRITE = """
 import json, sys
+import llvmlite.binding
 from numba import njit
 from rope_numba.kernels import machine
 assert "rope_numba.kernels.storage" not in sys.modules
 triple, name, features = sys.argv[1:]
 machine._target = lambda: (triple, name, features.split(","))
+# Instructions of that processor, which LLVM makes for none but it, have names of their own as long as it works for this
+# one.
+instruction = machine._intrinsic
+machine._intrinsic = lambda builder, name, *types: instruction(builder, name.replace("llvm.", "later."), *types)
+for name in ("later.aarch64.get.fpcr", "later.aarch64.set.fpcr"):
+    llvmlite.binding.add_symbol(name, 1)
+from rope_numba.kernels.compile import helper
 from rope_numba.kernels.in_place import form_in_place
+from rope_numba.kernels.machine import enter_ieee_mode, leave_ieee_mode
 from rope_numba.kernels.panel import HEADS_SIGNATURE, LAYOUTS, make_rotate_heads
 from rope_numba.kernels.storage import STORAGES, storage_of
+
+def in_ieee_mode(rotate_heads):
+    def rotate(n_pairs, cos, sin, prefetching, a, n_a, a_stride, b, n_b, b_stride):
+        mode = enter_ieee_mode()
+        rotate_heads(n_pairs, cos, sin, prefetching, a, n_a, a_stride, b, n_b, b_stride)
+        leave_ieee_mode(mode)
+    return rotate
+
 found = []
 for code, storage in enumerate(map(storage_of, STORAGES)):
     for layout in range(len(LAYOUTS)):
         compiled = njit(HEADS_SIGNATURE, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True)(
-            make_rotate_heads(form_in_place(storage, layout))
+            in_ieee_mode(helper(make_rotate_heads(form_in_place(storage, layout)), f"heads_{code}_{layout}"))
         )
         (text,), (result,) = compiled.inspect_llvm().values(), compiled.overloads.values()
+        text = text.replace("later.aarch64", "llvm.aarch64")
         found.append((code, layout, text.replace(result.fndesc.llvm_func_name, f"rotate_{code}_{layout}")))
 json.dump(found, sys.stdout)
 """
@@ -84,8 +102,9 @@ def compile_kernel(processor: Processor, storage: int, layout: int) -> tuple[str
     return machine.emit_assembly(compiled), machine.emit_object(compiled)
 
 
-# Reads calls from its input, each twelve numbers and then the memory that it rotates in; writes that memory. Functions
-# of Numba's take the places of a result and of an exception first, and return a status.
+# Reads calls from its input, each thirteen numbers and then the memory that it rotates in; writes that memory.
+# Functions of Numba's take the places of a result and of an exception first, and return a status. The last number is
+# the mode of floating-point arithmetic (FPCR) at the call, which has to be the mode after it.
 MAIN = """
 #include <stdio.h>
 typedef int kernel(void **, void **, long, long, long, char, long, long, long, long, long, long);
@@ -93,12 +112,15 @@ typedef int kernel(void **, void **, long, long, long, char, long, long, long, l
 static kernel *kernels[] = {%(listed)s};
 static char memory[1 << 22] __attribute__((aligned(64)));
 int main(void) {
-    long n[12], start = (long)memory;
+    long n[13], mode, start = (long)memory;
     void *result, *exception;
     while (fread(n, sizeof n, 1, stdin) == 1) {
         if (n[11] > (long)sizeof memory || fread(memory, 1, n[11], stdin) != (size_t)n[11]) return 1;
+        __asm__ volatile("msr fpcr, %%0" : : "r"(n[12]));
         if (kernels[n[0]](&result, &exception, n[1], start + n[2], start + n[3], n[4],
                           start + n[5], n[6], n[7], start + n[8], n[9], n[10])) return 1;
+        __asm__ volatile("mrs %%0, fpcr; msr fpcr, xzr" : "=r"(mode));
+        if (mode != n[12]) return 1;
         fwrite(memory, 1, n[11], stdout);
     }
     return 0;
@@ -116,6 +138,7 @@ class Call(NamedTuple):
     q: NDArray[Any]
     k: NDArray[Any]
     start: int  # bytes past a multiple of 64 where q begins
+    mode: int = 0  # FPCR at the call
 
 
 def tools() -> tuple[str, str] | None:
@@ -148,7 +171,7 @@ def run(emulator: str, program: Path, calls: list[Call], order: list[tuple[int, 
         stride, prefetching = call.q.strides[0], int(call.start == 16)  # true and false, at no more calls
         numbers = [
             order.index((call.storage, call.layout)), call.cos.size, 0, call.cos.nbytes, prefetching, first,
-            len(call.q), stride, first + call.q.nbytes, len(call.k), stride, len(memory),
+            len(call.q), stride, first + call.q.nbytes, len(call.k), stride, len(memory), call.mode,
         ]  # fmt: skip
         given += np.array(numbers, np.int64).tobytes() + memory
         sizes.append((len(memory), first))

@@ -14,6 +14,7 @@ from numba.extending import overload
 from ..kernels.compile import helper, named
 from ..kernels.in_place import form_in_place
 from ..kernels.launch import LAYOUT_CODES
+from ..kernels.machine import enter_ieee_mode, leave_ieee_mode
 from ..kernels.panel import make_rotate_heads
 from ..kernels.storage import storage_of
 
@@ -74,11 +75,13 @@ def _body(storage: str, layout: str) -> Callable[[Any, Any, Any], None]:
         if x.strides[2] != itemsize or cos.strides[1] != table_itemsize or sin.strides[1] != table_itemsize:
             raise ValueError("x, cos or sin has a stride on its last axis; expected elements side by side")
         first, cos_row, sin_row = int64(x.ctypes.data), int64(cos.ctypes.data), int64(sin.ctypes.data)
+        mode = enter_ieee_mode()
         for _ in range(tokens):
             rotate_heads(pairs, cos_row, sin_row, False, first, heads, x.strides[1], int64(0), int64(0), int64(0))
             first += x.strides[0]
             cos_row += cos.strides[0]
             sin_row += sin.strides[0]
+        leave_ieee_mode(mode)
 
     rotate.__qualname__ = named(f"rotate_{storage}_{layout}")
     return rotate

@@ -1,4 +1,4 @@
-"""What kernels ask of the processor and of Python besides arithmetic: tables in registers, hints, the GIL."""
+"""What kernels ask of the processor and of Python besides arithmetic: tables in registers, hints, modes, the GIL."""
 
 from __future__ import annotations
 
@@ -196,6 +196,77 @@ def _prefetch(builder: Any, address: ir.Value, partner: ir.Value, pairs: int, si
             line = builder.inttoptr(builder.add(half, _I64(distance)), pointer)
             builder.call(function, [line, to_read, second_level, data])
 
+
+# ---- Floating-point mode --------------------------------------------------------------------------------------------
+
+# A thread's mode says how it rounds, whether subnormal numbers count as zero, and which exceptions end the process: in
+# the register MXCSR of x86-64, in FPCR of aarch64. Default is IEEE 754's: to nearest, with subnormals, no exceptions.
+
+
+@intrinsic
+def enter_ieee_mode(typingctx: Any) -> Any:
+    """Set this thread's floating-point mode to IEEE 754's default; returns what `leave_ieee_mode` takes.
+
+    LLVM orders no arithmetic against the mode: what computes between the two has to be a function that is not inlined.
+    """
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        before = _read_mode(builder)
+        with builder.if_then(_differs(builder, before), likely=False):
+            _write_mode(builder, _I64(_default_mode()))
+        return before
+
+    return types.int64(), codegen
+
+
+@intrinsic
+def leave_ieee_mode(typingctx: Any, before: Any) -> Any:
+    """Set this thread's floating-point mode to what it was."""
+
+    def codegen(context: Any, builder: Any, signature: Any, arguments: Any) -> ir.Value:
+        with builder.if_then(_differs(builder, arguments[0]), likely=False):
+            _write_mode(builder, arguments[0])
+        return context.get_dummy_value()
+
+    return types.void(types.int64), codegen
+
+
+def _differs(builder: Any, mode: ir.Value) -> ir.Value:
+    is_x86 = _target()[0].startswith("x86_64")
+    control = builder.and_(mode, _I64(0xFFC0)) if is_x86 else mode  # the other bits of MXCSR note what has happened
+    return builder.icmp_signed("!=", control, _I64(_default_mode()))
+
+
+def _default_mode() -> int:
+    return 0x1F80 if _target()[0].startswith("x86_64") else 0
+
+
+def _read_mode(builder: Any) -> ir.Value:
+    """Return the mode, as 64 bits; on processors of other kinds a constant."""
+    if _target()[0].startswith("x86_64"):
+        slot = cgutils.alloca_once(builder, ir.IntType(32))  # type: ignore[no-untyped-call]
+        builder.call(_intrinsic(builder, "llvm.x86.sse.stmxcsr", ir.VoidType(), slot.type), [slot])
+        return builder.zext(builder.load(slot), _I64)
+    if _target()[0].startswith(("aarch64", "arm64")):
+        return builder.call(_intrinsic(builder, "llvm.aarch64.get.fpcr", _I64), [])
+    return _I64(_default_mode())
+
+
+def _write_mode(builder: Any, mode: ir.Value) -> None:
+    if _target()[0].startswith("x86_64"):
+        slot = cgutils.alloca_once(builder, ir.IntType(32))  # type: ignore[no-untyped-call]
+        builder.store(builder.trunc(mode, ir.IntType(32)), slot)
+        builder.call(_intrinsic(builder, "llvm.x86.sse.ldmxcsr", ir.VoidType(), slot.type), [slot])
+    elif _target()[0].startswith(("aarch64", "arm64")):
+        builder.call(_intrinsic(builder, "llvm.aarch64.set.fpcr", ir.VoidType(), _I64), [mode])
+
+
+def _intrinsic(builder: Any, name: str, returned: Any, *arguments: Any) -> ir.Value:
+    """Return a function of LLVM's own."""
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(returned, arguments), name)  # type: ignore[no-untyped-call]
+
+
+# ---- The GIL --------------------------------------------------------------------------------------------------------
 
 # Python's own functions, which every process of CPython has. The first returns a pointer, which the second takes.
 release_gil: Any = types.ExternalFunction("PyEval_SaveThread", types.intp())

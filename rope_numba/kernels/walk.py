@@ -8,6 +8,7 @@ from numba import int64
 
 from .compile import helper
 from .geometry import Axes, axes_of, tables_of, unpack_flags
+from .machine import enter_ieee_mode, leave_ieee_mode
 from .panel import Form
 
 # A thread gets at least this many elements of q and k together.
@@ -77,6 +78,8 @@ def make_rotate_chunk(rotate_token: Any, form: Form) -> Any:
         n_b = b_axes.n_heads if not (in_place and flags.no_key) else 0
         order = order_of(a_axes, b_axes, n_b if in_place else 0, elements, int64(itemsize))
 
+        mode = enter_ieee_mode()  # 3 ns; a caller's flushing to zero or other rounding would give other bits
+
         # A division takes 12 ns, so one chunk, which a decode step is, makes none.
         first, stop, batch, token = 0, a_axes.n_batch * a_axes.n_tokens, 0, 0
         n_groups, first_group, stop_group, in_turn = order.n_groups, 0, order.n_groups, order.in_turn
@@ -116,6 +119,7 @@ def make_rotate_chunk(rotate_token: Any, form: Form) -> Any:
             token += count
             if token == a_axes.n_tokens:
                 batch, token = batch + 1, 0
+        leave_ieee_mode(mode)
 
     return helper(rotate_chunk, f"chunk_{form.name}")
 
