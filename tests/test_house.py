@@ -273,6 +273,7 @@ ARROWS: dict[str, set[str]] = {
         "kernels.compile",
         "kernels.in_place",
         "kernels.launch",
+        "kernels.machine",
         "kernels.panel",
         "kernels.storage",
     },
@@ -303,7 +304,7 @@ ARROWS: dict[str, set[str]] = {
         "kernels.walk",
     },
     "kernels.vector": set(),
-    "kernels.walk": {"kernels.compile", "kernels.geometry", "kernels.panel"},
+    "kernels.walk": {"kernels.compile", "kernels.geometry", "kernels.machine", "kernels.panel"},
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {
