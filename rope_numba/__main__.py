@@ -94,6 +94,8 @@ def check() -> int:
         say("\nfloat32, 32 + 8 heads x 128, microseconds (median)   rope_numba      NumPy   ratio")
         for words, ours, numpys in selfcheck.timings():
             say(f"  {words:49} {ours:12.1f} {numpys:10.1f} {numpys / ours:7.1f}")
+        if advice := selfcheck.describe_contention():
+            say(f"\n{advice}")
     return 0 if passed else 1
 
 

@@ -21,6 +21,7 @@ from . import __version__, forks, reference
 from .installed import folder
 from .kernels import why_unavailable
 from .literals import Layout, Order
+from .numbers import counted
 from .rope import Rope
 
 __all__ = ["DTYPES", "LAYOUTS", "compare", "describe_machine", "timings"]
@@ -58,7 +59,7 @@ def describe_machine() -> dict[str, str]:
             from .kernels import compile as compiling
             from .kernels import launch
 
-            machine |= {**compiling.describe(), "threads": launch.describe()}
+            machine |= {**compiling.describe(), "threads": launch.describe_threads()}
     return machine
 
 
@@ -210,6 +211,19 @@ def timings() -> Iterator[tuple[str, float, float]]:
             raise RuntimeError(f"NumPy rotated instead of the kernel: tokens={tokens}, layout={layout!r}")
         numpys = _median_microseconds(lambda usual=usual, q=q, k=k: (usual(q), usual(k)))  # type: ignore[misc]
         yield f"{tokens:>5} tokens  {layout}", ours, numpys
+
+
+def describe_contention() -> str:
+    """Return what to do where parallel launches of this process took longer than one thread, or "" where none did."""
+    from .kernels.threads import contention
+
+    if not contention.lost:
+        return ""
+    return (
+        f"Of {counted(contention.launches, 'parallel call')} {contention.lost} took more than twice as long as on one "
+        "thread, as other processes keep the processors busy; after such a call one thread rotates for a while. TBB "
+        "(pip install tbb) and OMP_WAIT_POLICY=passive lose less time, NUMBA_NUM_THREADS=1 loses none."
+    )
 
 
 def _median_microseconds(call: Callable[[], Any], seconds: float = 0.15) -> float:

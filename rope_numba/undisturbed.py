@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-__all__ = ["undisturbed"]
+__all__ = ["on_another_thread", "undisturbed"]
 
 
 def undisturbed(work: Callable[[], Any]) -> Any:
@@ -16,8 +16,11 @@ def undisturbed(work: Callable[[], Any]) -> Any:
     import or of the compiler; that left Numba unable to compile in this process, or to be imported at all. As it is,
     the interrupt ends the waiting at once, and the work goes on to its end.
     """
-    if threading.current_thread() is not threading.main_thread():
-        return work()
+    return work() if threading.current_thread() is not threading.main_thread() else on_another_thread(work)
+
+
+def on_another_thread(work: Callable[[], Any]) -> Any:
+    """Return what work returns, done on a thread of its own."""
     answers: list[Any] = []
     errors: list[BaseException] = []
 

@@ -88,7 +88,7 @@ with computing(MODES[MODE]):
     rope(x, offset=0)
 assert x.tobytes() == expected.tobytes()
 from rope_numba.kernels import launch
-print(launch.describe())
+print(launch.describe_threads())
 """
 
 

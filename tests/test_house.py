@@ -129,7 +129,7 @@ ARROWS: dict[str, set[str]] = {
     "explain": {"models.header", "numbers"},
     "plots": {"frequencies", "numbers", "texts"},
     "inspecting": {"explain", "layers", "models.local", "rope", "texts", "wording"},
-    "selfcheck": {"__init__", "forks", "installed", "kernels", "literals", "reference", "rope"},
+    "selfcheck": {"__init__", "forks", "installed", "kernels", "literals", "numbers", "reference", "rope"},
     "models.header": {"frequencies", "texts"},
     "models.__init__": {"models.header"},
     "models.local": {"texts", "wording"},
@@ -261,8 +261,8 @@ ARROWS: dict[str, set[str]] = {
         "kernels.panel",
         "kernels.precheck",
         "kernels.storage",
+        "kernels.threads",
         "kernels.walk",
-        "texts",
     },
     "integrations.__init__": set(),
     "integrations.njit": {"arrays", "forks", "hints", "kernels", "kernels.flags", "numbers", "reference", "texts"},
@@ -305,6 +305,8 @@ ARROWS: dict[str, set[str]] = {
     },
     "kernels.vector": set(),
     "kernels.walk": {"kernels.compile", "kernels.geometry", "kernels.machine", "kernels.panel"},
+    "cpus": set(),
+    "kernels.threads": {"cpus", "forks", "texts", "undisturbed"},
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {

@@ -304,6 +304,7 @@ def test_a_large_batch_of_single_tokens_is_shared_out_among_threads_every_time(
             return lambda *arguments: launches.append(arguments[-1]) or parallel(kernels)(*arguments)
 
         monkeypatch.setattr(launch._Kernels, "get_parallel", counted)
+        monkeypatch.setattr(launch.contention, "is_likely", lambda: False)  # on a busy machine, too
     positions: Any = 5 if shape == "one position for all" else np.arange(512)[:, None]
     step = rn.Rope(128).at(positions=positions)
     for _ in range(3):

@@ -244,7 +244,7 @@ def test_a_forked_child_says_why_it_is_serial() -> None:
 import os
 from rope_numba.kernels import launch
 if os.fork() == 0:
-    print(launch.describe(), flush=True)
+    print(launch.describe_threads(), flush=True)
     os._exit(0)
 os.wait()
 """

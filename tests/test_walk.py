@@ -37,7 +37,7 @@ def test_each_head_is_rotated_once_in_any_number_of_chunks(n_chunks: int, order:
     expected = q.copy(), k.copy()
     rn.Rope(64, order=order, layout="half", backend="numpy")(*expected, offset=3)
     step = rope.at(offset=3, tokens=tokens)
-    assert parallel_entry(rope)(q, k, step._rows32, step._flags & ~flags.SERIAL_ONLY, n_chunks) == 0
+    assert parallel_entry(rope)(q, k, step._rows32, step._flags & ~flags.SERIAL_ONLY, 2, n_chunks) == 0
     assert_same_bits(q, expected[0])
     assert_same_bits(k, expected[1])
 
@@ -51,7 +51,7 @@ def test_each_head_is_moved_once_in_any_number_of_chunks(n_chunks: int, in_place
     step, out = rope.at(offset=3, tokens=20), x if in_place else np.zeros_like(x)
     scratch = np.empty((n_chunks, 64), np.uint64)
     entry = parallel_entry(rope, "interleaved")
-    entry(x, out, step._rows32, step._flags, scratch.ctypes.data if in_place else 0, n_chunks)
+    entry(x, out, step._rows32, step._flags, scratch.ctypes.data if in_place else 0, 2, n_chunks)
     assert_same_bits(out, expected)
 
 

@@ -20,7 +20,7 @@ from .geometry import (
     is_non_overlapping,
     unpack_flags,
 )
-from .machine import release_gil, take_gil
+from .machine import get_n_threads, release_gil, set_n_threads, take_gil
 from .ndarray_abi import NdarrayType, entry_point_of
 from .panel import HEADS_SIGNATURE, Form, make_rotate_heads
 from .storage import BF16, PACKED_BF16, Storage
@@ -30,7 +30,7 @@ ROTATED, NEEDS_CHECK = int(Status.ROTATED), int(Status.NEEDS_CHECK)
 
 _ARRAY: Any = NdarrayType(2, writeable=True)
 _SIGNATURE: Any = types.int64(_ARRAY, _ARRAY, NdarrayType(4), types.int64)
-_PARALLEL_SIGNATURE: Any = types.int64(_ARRAY, _ARRAY, NdarrayType(4), types.int64, types.int64)
+_PARALLEL_SIGNATURE: Any = types.int64(_ARRAY, _ARRAY, NdarrayType(4), *[types.int64] * 3)
 
 
 def form_in_place(storage: Storage, layout: int) -> Form:
@@ -48,7 +48,7 @@ class InPlace:
         cos_sin   contiguous, (batch or 1, tokens or 1, 2, pairs)
         flags     what `flags.pack_flags` returns
 
-    and answers a Status. The parallel one takes a number of chunks too.
+    and answers a Status. The parallel one takes a number of threads and one of chunks, too.
     """
 
     def __init__(self, storage: Storage, layout: int) -> None:
@@ -87,11 +87,14 @@ class InPlace:
         """Return the entry that rotates on Numba's threads."""
         rotate_chunk, itemsize = self.rotate_chunk, self.itemsize
 
-        def rotate_in_parallel(q: Any, k: Any, cos_sin: Any, flags: int, n_chunks: int) -> int:
+        def rotate_in_parallel(q: Any, k: Any, cos_sin: Any, flags: int, n_threads: int, n_chunks: int) -> int:
             status, elements = check(q, k, cos_sin, flags, int64(itemsize))
             if elements > 0:
+                n_threads_before = get_n_threads()
+                set_n_threads(n_threads)
                 for chunk in prange(n_chunks):
                     rotate_chunk(q, k, cos_sin, flags, elements, int64(chunk), n_chunks, None)
+                set_n_threads(n_threads_before)
             return status  # type: ignore[no-any-return]
 
         name = f"rotate_{self.form.name}_parallel"

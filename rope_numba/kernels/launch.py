@@ -1,8 +1,7 @@
-"""Serial or parallel, now: whether a call's work is shared out among threads.
+"""The compiled entries of each storage and layout, made when they are first needed, and launched serial or parallel.
 
-A parallel launch costs microseconds, aborts the process where two threads make one under Numba's workqueue layer, and
-ends a forked child under OpenMP. So it is made for large work only, by one thread at a time (whoever finds the lock
-taken does all of its work), and never under workqueue or in a forked child.
+A parallel launch is made for large work only, by one thread at a time (a thread that finds the lock taken does all of
+its work), and where `threads.py` lets it.
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
+from numba import config
 from numpy.typing import NDArray
 
 from .. import forks
-from ..texts import one_line
+from . import threads
 from .compile import with_compiler_lock
 from .flags import NO_KEY, SERIAL_ONLY, Status
 from .in_place import InPlace
@@ -28,10 +27,10 @@ from .out_of_place import OutOfPlace
 from .panel import LAYOUTS, Form
 from .precheck import Precheck, compile_precheck
 from .storage import storage_of
+from .threads import can_run_parallel, contention, count_threads
 from .walk import ELEMENTS_PER_THREAD
 
 CHUNKS_PER_THREAD = 4
-MOST_REASON = 200  # characters of an error of Numba's in `describe`
 
 LAYOUT_CODES = {name: code for code, name in enumerate(LAYOUTS)}
 
@@ -53,9 +52,7 @@ def _why_unavailable() -> str:
 KERNELS_UNAVAILABLE = _why_unavailable()  # where this is not "", NumPy rotates
 
 _launching = threading.Lock()
-_count_threads: Callable[[], int] = get_num_threads
 _precheck: Precheck | None = None
-_layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
 
 
 class _Kernels:
@@ -93,19 +90,20 @@ class _Kernels:
         return self._parallel or with_compiler_lock(compile_it)
 
     def _run(self, elements: int, *arguments: Any) -> int:
-        """Call an entry: the parallel one for much work, where a launch does no harm."""
+        """Call an entry: the parallel one for much work, where a launch does no harm and loses no time."""
         wanted = elements // ELEMENTS_PER_THREAD
-        if wanted > 1 and can_run_parallel() and not _launching.locked():
-            most = _count_threads()
-            threads = wanted if wanted < most else most  # min() takes 0.1 us
-            if threads > 1:
-                # Nothing is compiled with this lock held: a thread that waits for it may hold Numba's.
-                entry = self.get_parallel()
-                # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock
-                # held. Two threads that find it free at once launch one after the other.
-                with _launching:
-                    # A loop of as many chunks as threads wakes all of them, so few chunks where few are wanted.
-                    return entry(*arguments, threads * CHUNKS_PER_THREAD if threads == most else threads)
+        if wanted > 1 and can_run_parallel() and not _launching.locked() and (most := count_threads()) > 1:
+            if contention.is_likely():
+                serial = self.get()
+                return contention.time_serial(self, elements, lambda: serial(*arguments))
+            # Nothing is compiled with this lock held: a thread that waits for it may hold Numba's.
+            entry = self.get_parallel()
+            # A loop of as many chunks as threads wakes all of them, so few chunks where few are wanted.
+            n_chunks = CHUNKS_PER_THREAD * most if wanted >= most else wanted
+            # Not acquire() and release(): an interrupt between one of them and the next line would leave the lock held.
+            # Two threads that find it free at once launch one after the other.
+            with _launching:
+                return contention.time_launch(self, elements, lambda: entry(*arguments, most, n_chunks))
         return (self._serial or self.get())(*arguments)
 
 
@@ -156,62 +154,9 @@ def get_precheck() -> Precheck | None:
     return _precheck or (with_compiler_lock(compile_it) if forks.can_compile() else None)
 
 
-def can_run_parallel() -> bool:
-    """Tell whether a parallel launch can do no harm here. The first answer starts Numba's threads."""
-    global _layer, _count_threads
-    if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
-        return False
-    if _layer is None:
-        try:
-            get_num_threads()  # Numba chooses its layer as it starts its threads, and cannot be asked before
-            _layer = layer()
-            _count_threads = _quick_count()
-        except ValueError:  # no layer that the settings allow can be loaded
-            _layer = "none"
-    return _layer not in ("none", "workqueue")
-
-
-def _quick_count() -> Callable[[], int]:
-    """Return what tells how many threads Numba may use now that they have been started.
-
-    Numba's public function asks a private one for that, 0.2 of its 1.1 us on each launch.
-    """
-    try:
-        from numba.np.ufunc.parallel import _get_num_threads  # type: ignore[attr-defined]
-    except ImportError:  # another version of Numba
-        return get_num_threads
-    return _get_num_threads or get_num_threads
-
-
-NOT_CHOSEN = "not chosen yet"
-
-
-def layer() -> str:
-    """Return Numba's threading layer, or say that none has been chosen yet."""
-    try:
-        return str(threading_layer())
-    except ValueError:
-        return NOT_CHOSEN
-
-
-def describe() -> str:
+def describe_threads() -> str:
     """Return how many threads large work takes here, and of which layer, or why there is one thread only."""
-    if KERNELS_UNAVAILABLE:
-        return "1 (compiled kernels do not run)"
-    return f"{get_num_threads()}, threading layer {_layer}" if can_run_parallel() else f"1 ({_why_serial()})"
-
-
-def _why_serial() -> str:
-    """Return the reason why `can_run_parallel` returned False."""
-    if forks.forked():
-        return "a forked process starts no threads"
-    if config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
-        return "NUMBA_NUM_THREADS is 1"
-    try:
-        get_num_threads()
-    except ValueError as error:  # Numba raises it again in each call
-        return f"no threading layer can be loaded: {one_line(error, MOST_REASON)}"
-    return f"threading layer {_layer} does not allow concurrent launches"
+    return "1 (compiled kernels do not run)" if KERNELS_UNAVAILABLE else threads.describe()
 
 
 @functools.cache

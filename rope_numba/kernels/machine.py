@@ -271,3 +271,10 @@ def _intrinsic(builder: Any, name: str, returned: Any, *arguments: Any) -> ir.Va
 # Python's own functions, which every process of CPython has. The first returns a pointer, which the second takes.
 release_gil: Any = types.ExternalFunction("PyEval_SaveThread", types.intp())
 take_gil: Any = types.ExternalFunction("PyEval_RestoreThread", types.void(types.intp))
+
+
+# ---- Numba's threads ------------------------------------------------------------------------------------------------
+
+# How many threads the next loop over `prange` in this thread takes. Processes that run parallel code have both.
+get_n_threads: Any = types.ExternalFunction("get_num_threads", types.intp())
+set_n_threads: Any = types.ExternalFunction("set_num_threads", types.void(types.intp))

@@ -15,7 +15,7 @@ from . import machine
 from .compile import compile_entry, compile_external, helper
 from .flags import Status
 from .geometry import Flags, Tables
-from .machine import release_gil, take_gil
+from .machine import get_n_threads, release_gil, set_n_threads, take_gil
 from .ndarray_abi import NdarrayType, entry_point_of
 from .panel import HEADS_SIGNATURE, Form, make_rotate_heads
 from .storage import Storage
@@ -26,7 +26,7 @@ ROTATED = int(Status.ROTATED)
 
 _ARGUMENTS: Any = NdarrayType(2), NdarrayType(2, writeable=True), NdarrayType(4), types.int64, types.int64
 _SIGNATURE: Any = types.int64(*_ARGUMENTS)
-_PARALLEL_SIGNATURE: Any = types.int64(*_ARGUMENTS, types.int64)
+_PARALLEL_SIGNATURE: Any = types.int64(*_ARGUMENTS, types.int64, types.int64)
 
 
 class OutOfPlace:
@@ -35,7 +35,8 @@ class OutOfPlace:
     An entry takes (x, out, cos_sin, flags, scratch): arrays as `ndarray_abi` has them, with as many axes; cos_sin
     contiguous and of shape (batch or 1, tokens or 1, 2, pairs); what `flags.pack_flags` returns; the address of
     2 * pairs words of 64 bits for each chunk where out is x and the layout changes, else 0. The parallel one takes a
-    number of chunks too. Channels outside the rotary block are converted, or stay where they are if out is x.
+    number of threads and one of chunks, too. Channels outside the rotary block are converted, or stay where they are if
+    out is x.
     """
 
     def __init__(self, form: Form) -> None:
@@ -87,12 +88,17 @@ class OutOfPlace:
         """Return the entry that rotates on Numba's threads."""
         move_chunk = self.move_chunk
 
-        def move_in_parallel(x: Any, out: Any, cos_sin: Any, flags: int, scratch: int, n_chunks: int) -> int:
+        def move_in_parallel(
+            x: Any, out: Any, cos_sin: Any, flags: int, scratch: int, n_threads: int, n_chunks: int
+        ) -> int:
             elements = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
             scratch_bytes = 16 * cos_sin.shape[3] if scratch else 0
+            n_threads_before = get_n_threads()
+            set_n_threads(n_threads)
             for chunk in prange(n_chunks):
                 chunk_scratch = scratch + int64(chunk) * scratch_bytes
                 move_chunk(x, out, cos_sin, flags, elements, int64(chunk), n_chunks, chunk_scratch)
+            set_n_threads(n_threads_before)
             return ROTATED
 
         name = f"move_{self.form.name}_parallel"

@@ -1,0 +1,133 @@
+"""Among how many threads a call's work is shared out now, and why it is one.
+
+A parallel launch costs microseconds, aborts the process where two threads make one under Numba's workqueue layer, and
+ends a forked child under OpenMP. It waits for all of its threads, also for one whose core another process has.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from numba import config, get_num_threads, threading_layer  # type: ignore[attr-defined]
+
+from .. import forks
+from ..cpus import available_cpus
+from ..texts import one_line
+from ..undisturbed import on_another_thread
+
+MOST_REASON = 200  # characters of an error of Numba's in `describe`
+NOT_CHOSEN = "not chosen yet"
+
+_layer: str | None = None  # Numba's threading layer, once it has been chosen; "none" where none can be loaded
+_available = 0  # processors, when Numba's threads were started
+
+
+def can_run_parallel() -> bool:
+    """Tell whether a parallel launch can do no harm here. The first answer starts Numba's threads."""
+    global _layer, _available
+    if forks.forked() or config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+        return False
+    if _layer is None:
+        try:
+            # Numba chooses its layer as it starts its threads, and cannot be asked before. GNU OpenMP takes Numba's
+            # number of threads for the thread that starts them from then on, in torch's parallel code too.
+            on_another_thread(get_num_threads)
+            _available = available_cpus()
+            _layer = layer()
+        except ValueError:  # no layer that the settings allow can be loaded
+            _layer = "none"
+    return _layer not in ("none", "workqueue")
+
+
+def count_threads() -> int:
+    """Return how many threads a launch may use: as many as Numba may use for the calling thread, or fewer.
+
+    Fewer where this process may use fewer processors, unless somebody has set Numba's number for this process.
+    """
+    most: int = get_num_threads()
+    if most <= _available or config.NUMBA_NUM_THREADS != config.NUMBA_DEFAULT_NUM_THREADS:  # type: ignore[attr-defined]
+        return most
+    return _available
+
+
+# A launch has lost time if it took longer than twice what one thread has taken, and SLACK seconds more. One thread then
+# does all work for BACKOFF times as long as was lost. A core that is free again stays unused for that time.
+# Milliseconds, median and mean, on two cores that several other processes kept busy (Zen 1, 32+8 x 128 in float32):
+#                          128 tokens     512 tokens
+#   one thread             0.44   1.3     1.6   3.2
+#   GNU OpenMP, before    19.1   19.3    15.1  15.5      its threads wait in a loop, which takes time from each other
+#   GNU OpenMP             0.46   1.7     5.8   7.2
+#   the same, passive      0.43   1.0     7.1   6.8      OMP_WAIT_POLICY=passive
+#   TBB                    0.49   1.1     5.7   6.7
+SLACK = 2e-4
+BACKOFF = 20
+SLOWEST = 4e-9  # seconds an element, while it is not known what one thread takes
+
+
+class Contention:
+    """Whether launches lose time just now, as another process has taken a core."""
+
+    def __init__(self) -> None:
+        self.launches = self.lost = 0
+        self._serial_until = 0.0
+        self._least: dict[tuple[object, int], float] = {}  # seconds an element on one thread, by kernels and size
+
+    def is_likely(self) -> bool:
+        """Tell whether one thread should do the work."""
+        return time.perf_counter() < self._serial_until
+
+    def time_serial(self, kernels: object, elements: int, call: Callable[[], int]) -> int:
+        """Return what a call on one thread returns, and note how long it takes."""
+        begin = time.perf_counter()
+        status = call()
+        seconds = (time.perf_counter() - begin) / elements
+        key = kernels, elements.bit_length()
+        self._least[key] = min(seconds, self._least.get(key, seconds))
+        return status
+
+    def time_launch(self, kernels: object, elements: int, call: Callable[[], int]) -> int:
+        """Return what a launch returns, and note whether it lost time."""
+        begin = time.perf_counter()
+        status = call()
+        end = time.perf_counter()
+        serial = elements * self._least.get((kernels, elements.bit_length()), SLOWEST)
+        lost = end - begin - 2 * serial - SLACK
+        self.launches += 1
+        if lost > 0:
+            self.lost += 1
+            self._serial_until = end + BACKOFF * lost
+        return status
+
+
+contention = Contention()
+
+
+def layer() -> str:
+    """Return Numba's threading layer, or say that none has been chosen yet."""
+    try:
+        return str(threading_layer())
+    except ValueError:
+        return NOT_CHOSEN
+
+
+def describe() -> str:
+    """Return how many threads large work takes here, and of which layer, or why there is one thread only."""
+    if not can_run_parallel():
+        return f"1 ({_why_serial()})"
+    count = count_threads()
+    limit = f", as this process may use {count} of {get_num_threads()} processors" if count < get_num_threads() else ""
+    return f"{count}, threading layer {_layer}{limit}"
+
+
+def _why_serial() -> str:
+    """Return the reason why `can_run_parallel` returned False."""
+    if forks.forked():
+        return "a forked process starts no threads"
+    if config.NUMBA_NUM_THREADS == 1:  # type: ignore[attr-defined]
+        return "NUMBA_NUM_THREADS is 1"
+    try:
+        get_num_threads()
+    except ValueError as error:  # Numba raises it again in each call
+        return f"no threading layer can be loaded: {one_line(error, MOST_REASON)}"
+    return f"threading layer {_layer} does not allow concurrent launches"
