@@ -139,7 +139,7 @@ float32 = np.dtype(np.float32)
 fresh = {}
 def check(frequencies):
     table = tables.table_for(frequencies, float32)
-    reserve, filled = table.memory
+    reserve, filled, _ = table.memory
     wrong = 0
     for block in np.flatnonzero(np.frombuffer(filled, np.uint8)).tolist():
         rows = reserve[0, block * table.block : (block + 1) * table.block]

@@ -171,6 +171,64 @@ print(round(megabytes() - before, 3))
     assert float(run(MEASURE + code, warm_cache, timeout=400)) <= 1.0
 
 
+LIMITED = """
+import resource
+from rope_numba import tables
+float32 = np.dtype(np.float32)
+def virtual():
+    with open("/proc/self/statm") as statm:
+        return int(statm.read().split()[0]) * PAGE
+def right(rope, first, tokens, limit=resource.RLIM_INFINITY):
+    hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    try:
+        rows = rope.at(offset=first, tokens=tokens)._rows32[0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
+    positions = np.arange(first, first + tokens)
+    return rows.tobytes() == tables.compute(positions, rope.frequencies, float32).tobytes()
+rn.Rope(64, backend="numpy").at(offset=0, tokens=10_000)
+"""
+
+
+@needs_proc
+def test_ropes_work_under_a_limit_of_address_space_and_take_no_more_than_they_fill(warm_cache: dict[str, str]) -> None:
+    # 34 Ropes once reserved 2 GiB for some positions each.
+    code = """
+before = virtual()
+ropes = [rn.Rope(128, theta=1_000.0 + n, backend="numpy") for n in range(100)]
+good = all(right(rope, 7, 10) for rope in ropes)
+grown = virtual() - before
+limit = virtual() + (16 << 20)
+for first in (2_000, 20_000, 100_000):
+    good = good and all(right(rope, first, 100, limit) for rope in ropes[:20])
+print(good, grown < 80 << 20, grown >> 20)
+"""
+    printed = run(MEASURE + LIMITED + code, warm_cache).split()
+    assert printed[:2] == ["True", "True"], printed
+
+
+@needs_proc
+def test_tables_that_are_held_in_memory_stay_under_the_bound_of_all_tables(warm_cache: dict[str, str]) -> None:
+    # mlockall makes all that is reserved from then on resident: 20 Ropes once took 1.6 GiB.
+    code = """
+import ctypes
+locked = ctypes.CDLL(None, use_errno=True).mlockall(3)  # MCL_CURRENT | MCL_FUTURE
+if locked:
+    print("mlockall:", os.strerror(ctypes.get_errno()))
+    raise SystemExit
+before = megabytes()
+good = all(right(rn.Rope(128, theta=1_000.0 + n, backend="numpy"), 7, 10) for n in range(20))
+few = megabytes() - before
+good = good and all(right(rn.Rope(128, theta=1_000.0 + n, backend="numpy"), 100_000, 10) for n in range(20))
+print(good, few < 32, megabytes() - before < (tables.TOTAL_BYTES >> 20) + 16, few, megabytes() - before)
+"""
+    printed = run(MEASURE + LIMITED + code, {**warm_cache, "OPENBLAS_NUM_THREADS": "1"})
+    if printed.startswith("mlockall:"):
+        pytest.skip(f"this user may not lock memory ({printed})")
+    assert printed.split()[:3] == ["True", "True", "True"], printed
+
+
 @needs_proc
 @pytest.mark.process
 def test_a_rope_per_request_grows_no_cache(warm_cache: dict[str, str]) -> None:

@@ -148,16 +148,16 @@ def test_a_dropped_tables_memory_is_given_back_in_pieces_once_nobody_holds_its_r
     if not leaving:
         pytest.skip("without madvise NumPy's own memory is used")
     (mapping,) = leaving
-    assert len(mapping) == tables.TABLE_BYTES
+    size = len(mapping)
+    assert size == 8 << 20
     second.at(offset=10_000, tokens=100)
     assert_same_bits(held._rows32, rows)
-    assert len(mapping) == tables.TABLE_BYTES
+    assert len(mapping) == size
     del held
     second.at(offset=10_200, tokens=64)
-    assert len(mapping) < tables.TABLE_BYTES
+    assert len(mapping) < size
     second.at(offset=11_000, tokens=2_000)
     assert not leaving
-    assert mapping.closed
 
 
 def test_tables_stay_under_their_bounds_and_the_least_used_goes_first(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -173,6 +173,114 @@ def test_tables_stay_under_their_bounds_and_the_least_used_goes_first(monkeypatc
     assert thetas == {10_007, 10_008, 10_009}
     assert_same_bits(held._rows32, rows)  # a dropped table's rows stay with whoever holds them
     assert_same_bits(ropes[0].at(offset=0, tokens=1000)._rows32, rows)  # and are made anew, the same
+
+
+def test_a_table_that_grows_moves_no_rows_and_computes_none_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    expected = tables.compute(np.arange(20_000), table.frequencies, FLOAT32)
+    calls = counted(monkeypatch)
+    held, reserved = [], []
+    for first in range(0, 20_000, 100):
+        held.append(table.span(first, first + 100))
+        reserved.append(table.memory[0].nbytes)
+    assert table.gather(np.array([19_999, 3])).shape == (1, 2, 2, 64)
+    assert sorted(set(reserved)) == [1 << 20, 2 << 20, 4 << 20, 8 << 20, 16 << 20]
+    again = table.span(0, 20_000)
+    assert sum(calls) == len(calls) * tables.BLOCK == -(-20_000 // tables.BLOCK) * tables.BLOCK
+    assert_same_bits(again[0], expected)
+    for first, rows in zip(range(0, 20_000, 100), held, strict=True):
+        assert_same_bits(rows[0], expected[first : first + 100])
+    assert table.former is table.empty  # what has been moved is given up
+
+
+def test_a_far_position_reserves_the_table_up_to_it_and_computes_one_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    calls = counted(monkeypatch)
+    table.span(3, 4)
+    table.span(100_000, 100_001)
+    table.gather(np.array([3, 130_000]))
+    assert calls == [tables.BLOCK] * 3
+    assert table.bytes == tables.TABLE_BYTES
+
+
+def limited(monkeypatch: pytest.MonkeyPatch, most: int) -> list[int]:
+    """Let reservations of more than so many bytes in all tables fail; returns the sizes of those that did."""
+    failed: list[int] = []
+    reserve = tables._reserved
+
+    def reserve_or_fail(size: int, dtype: Any) -> Any:
+        if size + sum(table.bytes for table in tables._tables.values()) > most:
+            failed.append(size)
+            raise MemoryError
+        return reserve(size, dtype)
+
+    monkeypatch.setattr(tables, "_reserved", reserve_or_fail)
+    return failed
+
+
+def test_a_reservation_that_fails_drops_the_table_used_least_recently(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = limited(monkeypatch, 3 << 20)
+    held = {theta: tables.table_for(rn.frequencies.default(128, theta), FLOAT32) for theta in (1e3, 2e3, 3e3)}
+    for table in held.values():
+        table.span(0, 10)
+    tables.table_for(rn.frequencies.default(128, 1e3), FLOAT32).span(5, 6)
+    assert not failed
+    fourth = tables.table_for(rn.frequencies.default(128, 4e3), FLOAT32)
+    fourth.span(0, 10)
+    assert failed == [1 << 20]
+    assert [table.dropped for table in held.values()] == [False, True, False]
+    assert not fourth.dropped
+
+
+def test_without_memory_to_grow_a_table_keeps_its_rows_and_computes_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = limited(monkeypatch, 1 << 20)
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    compute = tables.compute
+    kept = table.span(0, 2000)
+    calls = counted(monkeypatch)
+    for position in range(2100, 2400):
+        rows = table.span(position, position + 1)
+        assert_same_bits(rows[0], compute(np.array([position]), table.frequencies, FLOAT32))
+    assert len(calls) <= 300 // tables.BLOCK + 2
+    positions = np.array([5, 2047, 2048, 100_000])
+    assert_same_bits(table.gather(positions)[0], compute(positions, table.frequencies, FLOAT32))
+    assert np.shares_memory(table.span(0, 2000), kept)
+    assert failed == [2 << 20]  # one attempt, as each would drop the other tables
+
+
+def test_without_memory_for_any_table_rows_are_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    limited(monkeypatch, 0)
+    rope = rn.Rope(128, backend="numpy")
+    for first in (0, 70, 100_000):
+        rows = rope.at(offset=first, tokens=100)._rows32[0]
+        assert_same_bits(rows, tables.compute(np.arange(first, first + 100), rope.frequencies, FLOAT32))
+
+
+def test_reserved_memory_of_all_tables_stays_under_its_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "TOTAL_BYTES", 8 << 20)
+    for n in range(20):
+        rope = rn.Rope(128, theta=10_000.0 + n, backend="numpy")
+        for first in (0, 3_000, 7_000):  # 1, 2 and 4 MiB
+            rope.at(offset=first, tokens=1)
+            assert sum(table.bytes for table in tables._tables.values()) <= 8 << 20
+
+
+def test_rows_that_find_no_memory_are_computed_once_other_tables_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = tables.table_for(rn.frequencies.default(64), FLOAT32)
+    other.span(0, 10)
+    table = tables.table_for(rn.frequencies.default(128), FLOAT32)
+    compute = tables.compute
+
+    def compute_or_fail(*arguments: Any) -> Any:
+        if not other.dropped:
+            raise MemoryError
+        return compute(*arguments)
+
+    monkeypatch.setattr(tables, "compute", compute_or_fail)
+    assert_same_bits(table.span(-5, 0)[0], compute(np.arange(-5, 0), table.frequencies, FLOAT32))
+    other.dropped = False
+    with pytest.raises(MemoryError):  # nothing is left to drop
+        table.span(-900, -700)
 
 
 def test_a_rope_per_request_does_not_grow_the_cache_without_end() -> None:
