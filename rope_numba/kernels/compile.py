@@ -22,14 +22,19 @@ from numba.core.registry import cpu_target
 
 from ..undisturbed import undisturbed
 from . import machine
+from .frozen import FROZEN, ProgramCacheLocator, code_digest
 
 
 def source_digest() -> str:
     """Return a digest of every kernel source as it is on disk now (or in a zip file), or "" where there is none.
 
+    In a frozen program it is that of the compiled modules.
+
     What kernels import from outside this folder (forks, undisturbed) is not compiled. A test sees to that.
     """
     digest = hashlib.sha256()
+    if FROZEN:
+        return code_digest(str(__package__))
     try:
         for source in sorted(resources.files(__package__).iterdir(), key=lambda source: source.name):
             if source.name.endswith(".py"):
@@ -154,6 +159,8 @@ class _NamedCode(CompileResultCacheImpl):
     """What is kept of a compiled function: its name first, which is asked before anything is made of the rest."""
 
     def __init__(self, function: Callable[..., Any]) -> None:
+        if FROZEN:
+            self._locator_classes = [ProgramCacheLocator]
         super().__init__(function)  # type: ignore[no-untyped-call]
         self.name = function.__qualname__
 
@@ -185,7 +192,7 @@ def _cached(function: Callable[..., Any], signature: Any, options: dict[str, Any
     if not _folder_is_known():
         return None
     try:
-        dispatcher: Any = njit(cache=True, **options)(function)
+        dispatcher: Any = njit(**options)(function)
         dispatcher._cache = _CacheByName(function)  # type: ignore[no-untyped-call]
     except (OSError, RuntimeError):  # no folder can be written, or the source has gone
         return None
@@ -221,9 +228,11 @@ def cache_folder() -> str:
 
     if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return "none: with NUMBA_DISABLE_JIT=1 nothing is compiled, and the rotation in NumPy runs"
+    if not LOADED:
+        return "none: the kernels' sources cannot be read, so every process compiles anew"
     if _folder_is_known():
         with contextlib.suppress(RuntimeError):
-            return str(njit(cache=True)(probe).stats.cache_path)
+            return str(_CacheByName(probe).cache_path)  # type: ignore[no-untyped-call]
     return "none: no folder can be written, so every process compiles anew"
 
 
