@@ -141,6 +141,9 @@ def run(command: Callable[[], int]) -> int:
         _write_nowhere(sys.stdout, sys.stderr)
         return CLOSED
     except OSError as error:
+        if os.name == "nt" and error.errno == errno.EINVAL:  # what Windows answers where a pipe has been closed
+            _write_nowhere(sys.stdout, sys.stderr)
+            return CLOSED
         if error.errno not in UNWRITABLE:
             raise
         _write_nowhere(sys.stdout)

@@ -8,6 +8,8 @@ from typing import Any
 
 __all__ = ["on_another_thread", "undisturbed"]
 
+LONGEST_WAIT = 0.2  # seconds: on Windows Ctrl-C does not end a wait for a thread, but comes after it
+
 
 def undisturbed(work: Callable[[], Any]) -> Any:
     """Return what work returns, done on a thread of its own if this is the main one.
@@ -35,7 +37,8 @@ def on_another_thread(work: Callable[[], Any]) -> Any:
         thread.start()
     except RuntimeError:  # Python is shutting down and starts no thread
         return work()
-    thread.join()
+    while thread.is_alive():
+        thread.join(LONGEST_WAIT)
     if errors:
         raise errors[0]
     return answers[0]

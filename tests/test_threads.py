@@ -325,3 +325,30 @@ after = {name: getattr(numba.config, name) for name in dir(numba.config) if name
 print(before == after, numba.get_num_threads() == threads)
 """
     assert run(code, warm_cache) == "True True"
+
+
+@needs_jit
+def test_set_num_threads_holds_for_the_calling_thread_alone(warm_cache: dict[str, str]) -> None:
+    code = """
+import numba
+from rope_numba.kernels import launch
+wanted = []
+class Kernels(launch._Kernels):
+    def get(self):
+        return lambda *arguments: wanted.append(1)
+    def get_parallel(self):
+        return lambda chunks: wanted.append(chunks // launch.CHUNKS_PER_THREAD)
+if not launch.can_run_parallel():
+    print("serial")
+    raise SystemExit
+numba.set_num_threads(1)
+work = lambda: Kernels()._run(100 * launch.ELEMENTS_PER_THREAD)
+work()
+other = threading.Thread(target=work)
+other.start(); other.join()
+print(wanted == [1, numba.config.NUMBA_NUM_THREADS])
+"""
+    said = run(code, {**warm_cache, "NUMBA_NUM_THREADS": "2"})
+    if said == "serial":
+        pytest.skip("no threading layer that bears parallel launches")
+    assert said == "True"
