@@ -337,7 +337,7 @@ class Kernels(launch._Kernels):
     def get(self):
         return lambda *arguments: wanted.append(1)
     def get_parallel(self):
-        return lambda chunks: wanted.append(chunks // launch.CHUNKS_PER_THREAD)
+        return lambda n_threads, n_chunks: wanted.append(n_threads)
 if not launch.can_run_parallel():
     print("serial")
     raise SystemExit
