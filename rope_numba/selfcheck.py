@@ -220,7 +220,7 @@ def describe_contention() -> str:
     if not contention.lost:
         return ""
     return (
-        f"Of {counted(contention.launches, 'parallel call')} {contention.lost} took more than twice as long as on one "
+        f"Of {counted(contention.launches, 'parallel call')} {contention.lost} took longer than on one "
         "thread, as other processes keep the processors busy; after such a call one thread rotates for a while. TBB "
         "(pip install tbb) and OMP_WAIT_POLICY=passive lose less time, NUMBA_NUM_THREADS=1 loses none."
     )

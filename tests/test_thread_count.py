@@ -184,12 +184,25 @@ def test_what_one_thread_takes_is_the_least_for_kernels_and_size(monkeypatch: py
         contention.time_serial("kernels", 1_000_000, clock.takes(seconds))
     contention.time_launch("kernels", 1_000_000, clock.takes(0.003))
     assert contention.lost == 1
-    # Of another size, and of other kernels, nothing is known yet: 4 ns an element are.
-    contention.time_launch("kernels", 3_000_000, clock.takes(0.023))
-    contention.time_launch("others", 1_000_000, clock.takes(0.0079))
+    # Of another size, and of other kernels, nothing is known yet: 1 ns an element is assumed.
+    contention.time_launch("kernels", 3_000_000, clock.takes(0.0061))
+    contention.time_launch("others", 1_000_000, clock.takes(0.0021))
     assert contention.lost == 1
-    contention.time_launch("others", 1_000_000, clock.takes(0.0085))
+    contention.time_launch("others", 1_000_000, clock.takes(0.0023))
     assert contention.lost == 2
+
+
+@needs_jit
+def test_of_data_that_no_cache_holds_a_launch_must_be_as_quick_as_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    from rope_numba.kernels import threads
+
+    clock, contention = Clock(), threads.Contention()
+    monkeypatch.setattr(threads, "time", clock)
+    contention.time_serial("kernels", 20_000_000, clock.takes(0.020))
+    contention.time_launch("kernels", 20_000_000, clock.takes(0.0201))
+    assert contention.lost == 0
+    contention.time_launch("kernels", 20_000_000, clock.takes(0.0203))
+    assert contention.lost == 1
 
 
 @needs_jit
@@ -218,7 +231,7 @@ def test_the_self_check_says_what_to_do_where_launches_lost_time(monkeypatch: py
     assert selfcheck.describe_contention() == ""
     monkeypatch.setattr(launch.contention, "lost", 12)
     advice = selfcheck.describe_contention()
-    assert advice.startswith("Of 40 parallel calls 12 took more than twice as long as on one thread")
+    assert advice.startswith("Of 40 parallel calls 12 took longer than on one thread")
     assert "OMP_WAIT_POLICY=passive" in advice
     assert "NUMBA_NUM_THREADS=1" in advice
 

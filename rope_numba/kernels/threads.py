@@ -51,18 +51,20 @@ def count_threads() -> int:
     return _available
 
 
-# A launch has lost time if it took longer than twice what one thread has taken, and SLACK seconds more. One thread then
-# does all work for BACKOFF times as long as was lost. A core that is free again stays unused for that time.
-# Milliseconds, median and mean, on two cores that several other processes kept busy (Zen 1, 32+8 x 128 in float32):
-#                          128 tokens     512 tokens
-#   one thread             0.44   1.3     1.6   3.2
-#   GNU OpenMP, before    19.1   19.3    15.1  15.5      its threads wait in a loop, which takes time from each other
-#   GNU OpenMP             0.46   1.7     5.8   7.2
-#   the same, passive      0.43   1.0     7.1   6.8      OMP_WAIT_POLICY=passive
-#   TBB                    0.49   1.1     5.7   6.7
+# A launch has lost time if it took SLACK seconds more than one thread has taken at least, or than twice that where the
+# data may have been in the caches. One thread then does all work for BACKOFF times as long as was lost. A core that is
+# free again stays unused for that time.
+# Milliseconds in the median, 32+8 x 128 in float32, next to a process that keeps one of two cores busy, and others on
+# both of them (Zen 1, benchmarks/busy.py --backoff); in brackets without these lines:
+#                          128 tokens        512 tokens       4096 tokens
+#   one thread             0.18              1.6              45
+#   GNU OpenMP             0.20 (23.8)       1.8 (23.8)       40 (48)       its threads wait in a loop
+#   the same, passive      0.20 (0.37)       3.4 (3.7)        12 (28)       OMP_WAIT_POLICY=passive
+#   TBB                    0.20 (0.23)       1.8 (1.9)        20 (41)
 SLACK = 2e-4
 BACKOFF = 20
-SLOWEST = 4e-9  # seconds an element, while it is not known what one thread takes
+IN_CACHES = 1 << 23  # elements
+ASSUMED = 1e-9  # seconds an element on one thread, while none has been measured
 
 
 class Contention:
@@ -91,8 +93,8 @@ class Contention:
         begin = time.perf_counter()
         status = call()
         end = time.perf_counter()
-        serial = elements * self._least.get((kernels, elements.bit_length()), SLOWEST)
-        lost = end - begin - 2 * serial - SLACK
+        serial = elements * self._least.get((kernels, elements.bit_length()), ASSUMED)
+        lost = end - begin - (2 * serial if elements < IN_CACHES else serial) - SLACK
         self.launches += 1
         if lost > 0:
             self.lost += 1
