@@ -22,6 +22,7 @@ Or in groups of some queries, a key and a value (GPT-NeoX with one query, Falcon
 
 from __future__ import annotations
 
+import functools
 from typing import TypeVar
 
 import numpy as np
@@ -162,11 +163,23 @@ def permute(
     """
     if type(x) not in (np.ndarray, np.memmap):
         raise TypeError(f"x is of type {type_name(x)}; expected a plain numpy.ndarray (or numpy.memmap)")
-    gather = indices(head_dim, source=source, target=target, rotary_dim=rotary_dim, rotary_offset=rotary_offset)
+    try:
+        gather = _indices_again(head_dim, source, target, rotary_dim, rotary_offset)
+    except TypeError:  # an argument that cannot be hashed, or that is refused: let `indices` say so
+        gather = indices(head_dim, source=source, target=target, rotary_dim=rotary_dim, rotary_offset=rotary_offset)
     axis = whole("axis", axis)
     if not -x.ndim <= axis < x.ndim:
         raise ValueError(f"axis is {axis}; expected one of the axes of x, which has {x.ndim}")
     if x.shape[axis] % gather.size:
         raise ValueError(f"x has shape {x.shape}; expected a multiple of head_dim, {head_dim}, on axis {axis}")
-    heads = np.arange(0, x.shape[axis], gather.size)[:, None]
-    return np.asarray(x).take((heads + gather).ravel(), axis)
+    if x.shape[axis] != gather.size:
+        gather = (np.arange(0, x.shape[axis], gather.size)[:, None] + gather).ravel()
+    return np.asarray(x).take(gather, axis)
+
+
+@functools.lru_cache(maxsize=16, typed=True)
+def _indices_again(
+    head_dim: int, source: Layout, target: Layout, rotary_dim: int | None, rotary_offset: int
+) -> NDArray[np.int64]:
+    """Return `indices`, kept for the layers and arrays that ask for the same."""
+    return indices(head_dim, source=source, target=target, rotary_dim=rotary_dim, rotary_offset=rotary_offset)

@@ -5,12 +5,30 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .texts import LONGEST_INT, shown, type_name
 
-__all__ = ["WIDEST", "counted", "element_count", "even_width", "is_int", "positive", "shown", "type_name", "whole"]
+__all__ = [
+    "FEW_NUMBERS",
+    "WIDEST",
+    "counted",
+    "element_count",
+    "even_width",
+    "is_int",
+    "min_and_max",
+    "positive",
+    "shown",
+    "type_name",
+    "whole",
+]
+
+# Up to this many integers are handled in Python. In a loop with weights between calls a NumPy reduction of one number
+# takes 40 us, a list with min() and max() 14; for 64 numbers in a hot loop both take 3.
+FEW_NUMBERS = 64
 
 WIDEST = 1 << 20  # more channels than any head has: what stops a spoilt header from asking for all memory
 PLURALS = {"axis": "axes", "entry": "entries"}
@@ -26,6 +44,8 @@ def even_width(name: str, value: int) -> int:
 
 def whole(name: str, value: int) -> int:
     """Return a number as an int, or raise if it is not a whole number (a bool is none)."""
+    if type(value) is int and -LONGEST_INT < value < LONGEST_INT:
+        return value
     if not is_int(value):
         raise TypeError(f"{name} is {shown(value)}; expected an int")
     number = int(value)
@@ -50,6 +70,14 @@ def positive(name: str, value: float) -> float:
 def counted(number: int, noun: str, separator: str = "") -> str:
     """Return a number with its noun as a sentence has them: "0 pairs", "1 pair", "12 pairs"."""
     return f"{number:{separator}} {noun if number == 1 else PLURALS.get(noun, f'{noun}s')}"
+
+
+def min_and_max(numbers: NDArray[Any]) -> tuple[int, int]:
+    """Return the least and the greatest of at least one integer."""
+    if numbers.size <= FEW_NUMBERS:
+        few = numbers.ravel().tolist()
+        return min(few), max(few)
+    return int(numbers.min()), int(numbers.max())
 
 
 def element_count(given: object) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import operator
 from typing import Any
 
@@ -11,13 +10,14 @@ from numpy.typing import NDArray
 
 from .arrays import kind_of, storage_of
 from .integrations.torch import as_array, as_integers
-from .numbers import element_count, is_int, shown, whole
+from .numbers import element_count, is_int, min_and_max, shown, whole
 from .texts import escaped
 
 __all__ = [
     "FARTHEST",
     "MOST_AT_ONCE",
     "Counts",
+    "array_if_ints",
     "by_streams",
     "integers",
     "missing",
@@ -26,7 +26,6 @@ __all__ = [
     "parse_offset",
     "parse_places",
     "parse_positions",
-    "plain",
 ]
 
 PLAIN = (np.ndarray, np.memmap)  # other subclasses may mean something else by their numbers
@@ -50,10 +49,11 @@ def parse_places(
         raise TypeError(f"positions and offset are {'missing' if offset is None else 'both given'}; expected one")
     if positions is None:
         return parse_offset(offset, tokens, max_position, streams, counts)
-    if type(positions) is np.ndarray and positions.shape == (1,) and positions.dtype.kind in "iu" and counts is None:
+    positions = array_if_ints("positions", positions)
+    if type(positions) is np.ndarray and positions.shape in ((), (1,)) and positions.dtype.kind in "iu":
         first: int = positions.item()
-        if 0 <= first < (FARTHEST if max_position is None else min(FARTHEST, max_position)):  # the way of a decode loop
-            return first, first + 1
+        if counts is None and 0 <= first < (FARTHEST if max_position is None else min(FARTHEST, max_position)):
+            return first, first + 1  # the way of a decode loop
     places = parse_positions(positions, max_position, streams, counts)
     if places.ndim == 1 and places.size and places[-1] - places[0] == places.size - 1:
         if places.size == 1 or bool((np.diff(places) == 1).all()):
@@ -75,14 +75,14 @@ def parse_positions(
     what two axes mean.
     """
     shapes = "(tokens,) or (batch, tokens)" if streams == 1 else _shapes(streams, counts)
-    given = integers(name, as_integers(name, positions), shapes)
+    given = integers(name, positions, shapes)
     if streams > 1:
         given = by_streams(name, given, streams, counts)
     elif given.ndim > 2:
         raise ValueError(f"{name} has shape {given.shape}; expected {shapes}")
     if given.size:
-        _check_range(name, int(given.min()), int(given.max()), max_position)
-    return np.array(np.atleast_1d(given), dtype=np.int64)
+        _check_range(name, *min_and_max(given), max_position)
+    return np.array(given, dtype=np.int64, ndmin=1)
 
 
 def by_streams(name: str, given: NDArray[Any], streams: int, counts: Counts | None) -> NDArray[Any]:
@@ -123,7 +123,8 @@ def parse_offset(
 ) -> tuple[int, int] | NDArray[np.int64]:
     """Return the positions from an offset on: (first, end), or an array for an offset that is (batch,)."""
     bound = max_position if tokens else None  # no tokens reach no position
-    offset = as_integers("offset", offset)
+    if type(offset) is not int:
+        offset = as_integers("offset", offset)
     if isinstance(offset, (list, tuple, np.ndarray)):
         starts = integers("offset", offset, "an int, or (batch,)")
         if starts.ndim > 1:
@@ -136,7 +137,8 @@ def parse_offset(
             if starts.size * tokens > MOST_AT_ONCE:
                 raise MemoryError(f"tokens is {tokens} for {starts.size} offsets; expected at most 2**28 positions")
             if starts.size:
-                _check_range("offset", int(starts.min()), int(starts.max()) + max(tokens - 1, 0), bound)
+                least, most = min_and_max(starts)
+                _check_range("offset", least, most + max(tokens - 1, 0), bound)
             return starts.astype(np.int64)[:, None] + np.arange(tokens, dtype=np.int64)
         offset = int(starts)
     if isinstance(offset, (bool, np.bool_)):
@@ -151,9 +153,10 @@ def parse_offset(
 
 def parse_delta(delta: object, streams: int = 1, counts: Counts | None = None) -> tuple[int, int] | NDArray[np.int64]:
     """Return by how much positions move: (delta, delta + 1) if it is one number for all, else as positions."""
-    delta = as_integers("delta", delta)
-    if isinstance(delta, np.ndarray) and delta.ndim == 0:
-        delta = int(integers("delta", delta, "an int, or as positions"))
+    if type(delta) is not int:
+        delta = array_if_ints("delta", delta)
+        if isinstance(delta, np.ndarray) and delta.ndim == 0:
+            delta = int(integers("delta", delta, "an int, or as positions"))
     if is_int(delta):
         moved = int(delta)  # type: ignore[call-overload]
         _check_range("delta", moved, moved, None)
@@ -163,6 +166,8 @@ def parse_delta(delta: object, streams: int = 1, counts: Counts | None = None) -
 
 def parse_count(name: str, count: int, max_position: int | None) -> tuple[int, int]:
     """Return the positions 0 to count - 1 as (first, end)."""
+    if type(count) is int and 0 <= count <= (MOST_AT_ONCE if max_position is None else min(MOST_AT_ONCE, max_position)):
+        return 0, count
     number = whole(name, count)
     if number < 0:
         raise ValueError(f"{name} is {number}; expected 0 or more")
@@ -185,7 +190,7 @@ def missing(q: object, k: object) -> TypeError:
 
 def integers(name: str, given: object, shapes: str, wanted: str = "integers") -> NDArray[Any]:
     """Return what was given as an array of some integer type; the last two arguments are for error texts."""
-    given = plain(given)
+    given = array_if_ints(name, given)
     if isinstance(given, np.ndarray):
         if type(given) not in PLAIN:
             raise TypeError(f"{name} is {kind_of(given)}; expected a plain numpy.ndarray or ints")
@@ -222,24 +227,34 @@ def integers(name: str, given: object, shapes: str, wanted: str = "integers") ->
     raise TypeError(f"{name} has dtype {escaped(str(array.dtype))}; expected {wanted}")
 
 
-def plain(given: Any) -> Any:
-    """Return a list of nothing but Python's ints, or a range, as an array; whatever else is given comes back as it is.
+def _plain(given: Any) -> Any:
+    """Return Python's ints as an array: one, a range, or a list or tuple of them; anything else as it is.
 
     For 64 ints that takes 5 us; with every question that `integers` asks, 40.
     """
-    with contextlib.suppress(OverflowError, ValueError):  # ints beyond 64 bits, rows of unequal length
-        if type(given) is list and _holds_ints(given, 3):
+    try:
+        if type(given) is int or (type(given) in (list, tuple) and _holds_ints(given, 3)):
             return np.array(given, np.int64)
         if type(given) is range and 0 < len(given) <= MOST_AT_ONCE and max(abs(given[0]), abs(given[-1])) < 2**62:
             return given[0] + given.step * np.arange(len(given), dtype=np.int64)
+    except (OverflowError, ValueError):  # ints beyond 64 bits, rows of unequal length: `integers` names them
+        pass
     return given
 
 
-def _holds_ints(given: list[Any], axes: int) -> bool:
-    """Tell whether a list holds nothing but Python's ints, or lists of them, of so many axes at most."""
+def array_if_ints(name: str, given: Any) -> Any:
+    """Return ints, or a tensor of integers, as an array; anything else as it is, for `integers` to judge."""
+    given = _plain(given)
+    return given if type(given) is np.ndarray else as_integers(name, given)
+
+
+def _holds_ints(given: list[Any] | tuple[Any, ...], axes: int) -> bool:
+    """Tell whether a list or tuple holds only Python's ints, or lists or tuples of them, of at most so many axes."""
     kinds = set(map(type, given))
-    if kinds != {list} or axes == 1 or element_count(given) > MOST_AT_ONCE:  # one row may be there many times
-        return kinds == {int}
+    if kinds == {int}:
+        return True
+    if not kinds or not kinds <= {list, tuple} or axes == 1 or element_count(given) > MOST_AT_ONCE:
+        return False  # one row may be there many times
     return all(_holds_ints(row, axes - 1) for row in given)
 
 

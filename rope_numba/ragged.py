@@ -7,7 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from .hints import hinted
 from .integrations.dynamo import untraced
-from .integrations.torch import as_integers
+from .numbers import min_and_max
 from .positions import FARTHEST, MOST_AT_ONCE, integers
 
 __all__ = ["ragged_positions"]
@@ -65,8 +65,8 @@ def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np
         raise ValueError(f"cu_seqlens begins with {bounds[0]}; expected 0, where the first sequence begins")
     if bounds[-1] > MOST_AT_ONCE:
         raise MemoryError(f"cu_seqlens ends with {bounds[-1]}; expected at most 2**28 tokens")
-    lengths = np.diff(bounds)
-    if lengths.size and lengths.min() < 0:
+    lengths = bounds[1:] - bounds[:-1]
+    if lengths.size and min_and_max(lengths)[0] < 0:
         place = int(np.argmax(lengths < 0))
         raise ValueError(
             f"cu_seqlens goes from {bounds[place]} down to {bounds[place + 1]}; expected each boundary at or after "
@@ -74,13 +74,17 @@ def ragged_positions(cu_seqlens: ArrayLike, offset: ArrayLike = 0) -> NDArray[np
         )
     if starts.ndim and starts.shape != lengths.shape:
         raise ValueError(f"offset has shape {starts.shape}; expected an int, or ({lengths.size},), one for a sequence")
-    return np.arange(bounds[-1], dtype=np.int64) - np.repeat(bounds[:-1] - starts, lengths)
+    positions = np.arange(bounds[-1], dtype=np.int64)
+    positions -= (bounds[:-1] - starts).repeat(lengths)
+    return positions
 
 
 def _integers(name: str, given: ArrayLike, wanted: str) -> NDArray[np.int64]:
     """Return integers as int64, or raise."""
-    array = integers(name, as_integers(name, given), wanted, wanted)
-    if array.size and (int(array.min()) < -FARTHEST or int(array.max()) > FARTHEST):
-        farthest = int(array.min()) if int(array.min()) < -FARTHEST else int(array.max())
-        raise ValueError(f"{name} holds {farthest}; expected at most 2**53 from 0, exact in float64")
-    return array.astype(np.int64)
+    array = integers(name, given, wanted, wanted)
+    if array.size:
+        least, most = min_and_max(array)
+        if least < -FARTHEST or most > FARTHEST:
+            farthest = least if least < -FARTHEST else most
+            raise ValueError(f"{name} holds {farthest}; expected at most 2**53 from 0, exact in float64")
+    return array.astype(np.int64, copy=False)

@@ -14,9 +14,9 @@ from .frequencies import Frequencies
 from .hints import called_as, hinted
 from .identity import Identity
 from .integrations.dynamo import untraced
-from .integrations.torch import as_array, as_integers
+from .integrations.torch import as_array
 from .literals import Backend, Layout, Order
-from .positions import FARTHEST, Counts, by_streams, missing, parse_count, parse_delta, parse_places, plain
+from .positions import FARTHEST, Counts, array_if_ints, by_streams, missing, parse_count, parse_delta, parse_places
 from .readable import Readable
 from .recent import Recent
 from .rotation import Array, KeyArray, Rotation
@@ -351,17 +351,13 @@ class Rope(Identity, Readable):
         if type(q) is not np.ndarray:
             arrays.storage_of("q", as_array("q", q))
         tokens = self._tokens_of(q)
-        # The way of a decode loop; whatever is not plainly right goes on to the careful reading of positions.
-        if type(offset) is int and positions is None and offset >= 0 and offset + tokens <= self._end:
-            return self._rotation((offset, offset + tokens), way)(q, k, out=out)
-        places = self._places(positions, offset, tokens, self._counts("q", q))
+        places = self._places(positions, offset, tokens, None if type(offset) is int else self._counts("q", q))
         return self._rotation(places, way)(q, k, out=out)
 
     def _of_positions(self, positions: Integers, way: int, counts: Counts | None) -> Callable[..., Any]:
         """Return the rotation by positions, one for each token."""
         if way == FORWARD and positions is not None:
-            if type(positions) is not _ndarray:
-                positions = plain(as_integers("positions", positions))
+            positions = array_if_ints("positions", positions)
             if type(positions) is _ndarray:
                 if counts is not None:
                     positions = by_streams("positions", positions, self._streams, counts)
@@ -386,4 +382,7 @@ class Rope(Identity, Readable):
         return arrays.counts_of(name, as_array(name, x), self.head_dim, self.order) if self._streams > 1 else None
 
     def _places(self, positions: Integers, offset: Integers, tokens: int, counts: Counts | None = None) -> Places:
+        # A decode loop comes this way; whatever is not plainly right goes on to the careful reading of positions.
+        if type(offset) is int and positions is None and offset >= 0 and offset + tokens <= self._end:
+            return offset, offset + tokens
         return parse_places(positions, offset, tokens, self.max_position, self._streams, counts)

@@ -78,11 +78,11 @@ ARROWS: dict[str, set[str]] = {
     "layouts": {"hints", "literals", "numbers"},
     "cosines": {"errorfree", "exact", "extremes"},
     "extremes": {"errorfree", "exact"},
-    "tables": {"cosines", "frequencies"},
+    "tables": {"cosines", "frequencies", "numbers"},
     "reference": {"arrays", "hints", "literals", "numbers", "texts"},
     "warm": {"forks", "hints", "integrations.torch", "kernels", "literals", "numbers"},
     "positions": {"arrays", "integrations.torch", "numbers", "texts"},
-    "ragged": {"hints", "integrations.dynamo", "integrations.torch", "positions"},
+    "ragged": {"hints", "integrations.dynamo", "numbers", "positions"},
     "engine": {"frequencies", "kernels", "kernels.flags", "tables"},
     "rotation": {
         "arrays",

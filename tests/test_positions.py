@@ -763,3 +763,41 @@ def test_integers_of_several_types_in_a_list_are_accepted(backend: str) -> None:
     rope, x = rn.Rope(HEAD_DIM, backend=backend), random(3, Q_HEADS, HEAD_DIM)
     mixed = rotated(rope, x, positions=[np.uint64(5), 6, np.int8(-1)])
     assert mixed.tobytes() == rotated(rope, x, positions=[5, 6, -1]).tobytes()
+
+
+@backends
+@pytest.mark.parametrize("call", ["rope", "at"])
+def test_ints_in_every_form_are_the_same_positions(backend: str, call: str) -> None:
+    rope = rn.Rope(8, backend=backend)
+
+    def rotated(x: Any, positions: Any) -> Any:
+        return rope.at(positions=positions)(x) if call == "at" else rope(x, positions=positions)
+
+    one, three, batch = np.ones((1, 2, 8)), np.ones((3, 2, 8)), np.ones((2, 3, 2, 8))
+    for form in (7, (7,), [7], range(7, 8), np.int64(7), np.array(7), np.array([7])):
+        np.testing.assert_array_equal(rotated(one.copy(), form), rope(one.copy(), offset=7))
+    for form in ((7, 3, 5), [7, 3, 5], [7, np.int8(3), 5]):
+        np.testing.assert_array_equal(rotated(three.copy(), form), rotated(three.copy(), np.array([7, 3, 5])))
+    for form in ([(7, 3, 5), [1, 2, 9]], ((7, 3, 5), (1, 2, 9)), ([7, 3, 5], range(1, 10, 4))):
+        np.testing.assert_array_equal(rotated(batch.copy(), form), rotated(batch.copy(), np.array([*form])))
+
+
+@backends
+@pytest.mark.parametrize(
+    ("positions", "error", "text"),
+    [
+        (True, TypeError, "positions has dtype bool; expected integers"),
+        ((1, True), TypeError, "positions holds a bool; expected integers"),
+        ((1.0,), TypeError, "positions has dtype float64; expected integers"),
+        (2**64, ValueError, "positions reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64"),
+        ((2**64,), ValueError, "positions reaches beyond 64 bits; expected at most 2**53 from 0, exact in float64"),
+        (((1,), (1, 2)), ValueError, "positions has rows of unequal length; expected (tokens,) or (batch, tokens)"),
+        ("7", TypeError, "positions has dtype <U1; expected integers"),
+    ],
+)
+def test_what_looks_like_ints_is_refused_in_tuples_and_alone(
+    backend: str, positions: Any, error: type[Exception], text: str
+) -> None:
+    with pytest.raises(error) as caught:
+        rn.Rope(8, backend=backend)(np.ones((1, 2, 8)), positions=positions)
+    assert str(caught.value) == text
