@@ -2,7 +2,8 @@
 
 A row holds a position's cosines and then its sines, one for every pair, magnitude included. Its bits depend on the
 position and the frequencies alone: each angle is one float64 product, and every entry is the number of its type,
-float32 or float64, that is nearest to the true cosine or sine of that angle, times the magnitude.
+float32 or float64, that is nearest to the true cosine or sine of that angle, times the magnitude. So the row of a
+negative position is that of the positive one with its sines negated, which is how it is made.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from numpy.typing import NDArray
 
 from .cosines import write_cosines_and_sines
 from .frequencies import Frequencies
+from .numbers import FEW_NUMBERS, min_and_max
 
 __all__ = ["Rows", "Table", "table_for"]
 
@@ -60,11 +62,18 @@ class Table:
         self.former: Reserve = self.empty
         self.unmoved: list[int] = []  # filled blocks of the former reserve that the present one may lack
         self.beyond: tuple[int, Rows] = (0, empty)  # the last rows outside of the reserve, from a position on
+        # A sine from these is that of the opposite angle: a sine of 0.0 is -0.0 then if the angle is 0.0, and stays 0.0
+        # if it has been rounded to that.
+        self.zeros = np.where(frequencies.inv_freq == 0.0, -0.0, 0.0).astype(dtype)
         self.used = 0
         self.dropped = False
 
     def span(self, start: int, stop: int) -> Rows:
         """Return the rows of consecutive positions: a view of the table as far as that reaches."""
+        if start < stop <= 0:
+            mirrored = self.span(1 - stop, 1 - start)[:, ::-1].copy()
+            np.subtract(self.zeros, mirrored[:, :, 1], out=mirrored[:, :, 1])
+            return mirrored
         reserve, filled, _ = self.memory
         first, last = start // self.block, (stop - 1) // self.block
         if start >= 0 and last < len(filled):
@@ -90,25 +99,39 @@ class Table:
         """Return the rows of any positions, given as (tokens,) or (batch, tokens)."""
         self._check_count(positions.size)
         flat = positions.reshape(-1)
+        least, most = min_and_max(flat) if flat.size else (0, -1)
+        if least < 0:
+            mirrored = self.gather(np.abs(positions))
+            sines = mirrored.reshape(-1, *mirrored.shape[2:])[:, 1]
+            np.subtract(self.zeros, sines, out=sines, where=(flat < 0)[:, None])
+            return mirrored
         scattered = True
-        last = flat.max() // self.block if flat.size and flat.min() >= 0 else self.most
+        last = most // self.block if flat.size else self.most
         reserve, filled, _ = self.memory
         inside = last < len(filled)
         if not inside and last < self.most:
-            self._grow(int(last) + 1)
+            self._grow(last + 1)
             reserve, filled, _ = self.memory
             inside = last < len(filled)
         if inside:
-            blocks = flat // self.block
-            missing: list[int] = []
-            if not np.frombuffer(filled, np.uint8)[blocks].all():  # 3 us for 64 positions; the list takes 10
-                missing = [block for block in np.unique(blocks).tolist() if not filled[block]]
+            missing = self._missing(flat, filled)
             scattered = len(missing) > AT_ONCE and len(missing) * self.block > 4 * flat.size
-            self._fill(reserve, filled, missing[:AT_ONCE] if scattered else missing)
+            if missing:
+                self._fill(reserve, filled, missing[:AT_ONCE] if scattered else missing)
         found = self._compute(flat) if scattered else reserve[0].take(flat, axis=0)  # computed for this call only
         batch = positions.shape[0] if positions.ndim == 2 else 1
-        rows: Rows = found.reshape(batch, positions.shape[-1], *found.shape[1:])
-        return rows
+        return found.reshape(batch, positions.shape[-1], *found.shape[1:])
+
+    def _missing(self, positions: NDArray[np.int64], filled: bytearray) -> list[int]:
+        """Return the blocks of some positions that are not filled yet, in their order."""
+        if positions.size <= FEW_NUMBERS:
+            blocks = sorted({position // self.block for position in positions.tolist()})
+        else:
+            of_each = positions // self.block
+            if np.frombuffer(filled, np.uint8)[of_each].all():
+                return []
+            blocks = np.unique(of_each).tolist()
+        return [block for block in blocks if not filled[block]]
 
     @property
     def bytes(self) -> int:
@@ -125,7 +148,8 @@ class Table:
 
     def _check_count(self, count: int) -> None:
         """Raise before rows fill the memory: positions of an empty or a repeated array take none themselves."""
-        pairs, most = self.frequencies.pairs, MOST_ANGLES // self.frequencies.pairs
+        pairs = self.frequencies.pairs
+        most = MOST_ANGLES // pairs
         if count > most:
             raise MemoryError(f"positions are {count} at once; expected at most {most} of {pairs} pairs")
 
