@@ -48,8 +48,10 @@ class Engine:
         "layout_out",
         "movers",
         "order",
+        "pairs_of_streams",
         "precheck",
         "rotary_offset",
+        "streams",
         "tables",
     )
 
@@ -75,6 +77,10 @@ class Engine:
             frequencies if plain else frequencies.replaced(attention_factor=1.0 / factor),
             frequencies if plain else frequencies.replaced(attention_factor=1.0),
         )
+        # Streams that pairs follow, each with a mask of its pairs.
+        self.streams, of_pair = frequencies.stream_count, frequencies.streams
+        followed = np.unique(of_pair).tolist() if self.streams > 1 else [0]
+        self.pairs_of_streams = [(stream, of_pair == stream) for stream in followed]
         # Kernels that have been used, by the arrays' dtype; once more the entries of float32, and of the 16-bit dtype
         # that came last, which a Rotation compares by identity.
         self.kernels: dict[np.dtype[Any], InPlaceKernels] = {}
@@ -103,11 +109,10 @@ class Engine:
 
     def _rows_of_streams(self, table: Table, places: NDArray[np.int64]) -> Rows:
         """Return rows whose pairs follow the positions of their own streams."""
-        streams = self.frequencies[FORWARD].streams
-        rows: Rows = np.empty((*places.shape[1:], 2, streams.size), table.dtype)
-        for stream in np.unique(streams):
-            pairs = streams == stream
-            rows[..., pairs] = table.gather(places[stream])[..., pairs]
+        (first, _), *others = self.pairs_of_streams
+        rows = table.gather(places[first])
+        for stream, pairs in others:
+            np.copyto(rows, table.gather(places[stream]), where=pairs)
         return rows
 
     def kernels_for(self, storage: str) -> InPlaceKernels | None:
@@ -145,8 +150,12 @@ class Engine:
 
     def remember(self, storage: str, dtype: np.dtype[Any]) -> None:
         """Cache the kernels of a dtype for the fast path, which skips validation."""
+        if self.layout != self.layout_out:  # a rotation in place is a move of an array onto itself
+            self.prepare(storage, storage, in_place=True)
+            self.remember_move(storage, dtype, storage, dtype)
+            return
         kernels = self.kernels_for(storage)
-        if kernels is None or self.layout != self.layout_out or not kernels.available():
+        if kernels is None or not kernels.available():
             return
         self.kernels[dtype] = kernels
         entries = kernels.run, kernels.get()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, TypeVar, overload
 
@@ -9,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import arrays, reference
-from .engine import FLOAT32, FLOAT64, FORWARD, Engine, Places
+from .engine import FLOAT32, FLOAT64, Engine, Places
 from .hints import called_as, public_names
 from .integrations.dynamo import untraced
-from .integrations.torch import as_array, is_tensor, note_written
+from .integrations.torch import as_array, note_written
 from .kernels.flags import HEAD_MAJOR, NO_KEY, PER_BATCH, SERIAL_ONLY, SINGLE_POSITION, SKIP_CHECKS
 from .numbers import shown
 from .tables import Rows
@@ -190,7 +191,9 @@ class Rotation:
             return True
         kernels = self._engine.kernels.get(q.dtype)
         rows = self._rows64 if q.itemsize == 8 else self._rows32
-        if kernels is None or rows is None or not 2 <= q.ndim <= 4:
+        if kernels is None:  # where layouts change, a rotation in place is a move of an array onto itself
+            return self._engine.layout == self._engine.layout_out or self._quickly_into(q, None, k, None)
+        if rows is None or not 2 <= q.ndim <= 4:
             return True
         flags = self._flags
         if k is None:
@@ -202,9 +205,10 @@ class Rotation:
 
     def _carefully(self, q: Any, k: Any) -> None:
         """Check everything, say what is wrong, or rotate."""
-        if is_tensor(q) or is_tensor(k):
-            self(as_array("q", q), as_array("k", k))
-            note_written(q, k)
+        as_given, q, k = (q, k), as_array("q", q), as_array("k", k)
+        if q is not as_given[0] or k is not as_given[1]:  # tensors or memmaps: the same call with plain arrays
+            self(q, k)
+            note_written(*as_given)
             return
         engine = self._engine
         storage, plain_q, plain_k = arrays.accept(
@@ -214,7 +218,7 @@ class Rotation:
             order=engine.order,
             tokens=self._tokens,
             batch=self._batch,
-            streams=engine.frequencies[FORWARD].stream_count,
+            streams=engine.streams,
         )
         engine.remember(storage, q.dtype)
         self._use_entries()
@@ -271,23 +275,35 @@ class Rotation:
 
     def _way_into(self, x: NDArray[Any], out: NDArray[Any] | None) -> Callable[..., Any] | None:
         """Return what rotates an array in place or into another, if that was used before and can be now."""
-        if out is None:
-            kernels = self._engine.kernels.get(x.dtype)
+        engine = self._engine
+        if out is None and engine.layout == engine.layout_out:
+            kernels = engine.kernels.get(x.dtype)
             return kernels.run if kernels is not None and kernels.available() else None
-        movers = self._engine.movers.get((x.dtype, out.dtype))
+        movers = engine.movers.get((x.dtype, x.dtype if out is None else out.dtype))
         return movers.run if movers is not None and movers.available() else None
 
     def _into(self, inputs: dict[str, Any], outs: tuple[Any, ...]) -> None:
         """Check everything, and rotate each array to where it goes."""
         engine = self._engine
+        plain = {name: as_array(name, x) for name, x in inputs.items()}
+        plain_outs = tuple(as_array("out" if len(outs) == 1 else f"out[{i}]", out) for i, out in enumerate(outs))
+        if any(map(operator.is_not, (*plain.values(), *plain_outs), (*inputs.values(), *outs))):
+            # Tensors or memmaps: the same call with plain arrays.
+            if len(outs) == 1:
+                ((name, x),) = plain.items()
+                self.alone(name, x, plain_outs[0])
+            else:
+                self._both(plain["q"], plain["k"], plain_outs)
+            note_written(*(x if out is None else out for x, out in zip(inputs.values(), outs, strict=True)))
+            return
         moves = arrays.accept_into(
-            {name: as_array(name, x) for name, x in inputs.items()},
-            tuple(as_array("out" if len(outs) == 1 else f"out[{i}]", out) for i, out in enumerate(outs)),
+            inputs,
+            outs,
             head_dim=engine.head_dim,
             order=engine.order,
             tokens=self._tokens,
             batch=self._batch,
-            streams=engine.frequencies[FORWARD].stream_count,
+            streams=engine.streams,
         )
         kinds = [(arrays.storage_of("q", x), arrays.storage_of("out", target)) for x, target in moves]
         for (x, target), (source, storage) in zip(moves, kinds, strict=True):
@@ -301,7 +317,6 @@ class Rotation:
                 engine.remember(source, x.dtype)
             else:
                 engine.remember_move(source, x.dtype, storage, target.dtype)
-        note_written(*(x if out is None else out for x, out in zip(inputs.values(), outs, strict=True)))
 
     def _rows_for(self, storage: str) -> Rows:
         if storage != "f64":

@@ -240,3 +240,24 @@ def test_what_cannot_be_rotated_is_refused_and_not_permuted_either(backend: str)
     with pytest.raises(ValueError, match="q is read-only"):
         rope(view, offset=1)
     assert_same_bits(whole, normal((4, 4, 64)))
+
+
+@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_later_calls_have_the_bits_of_the_first_and_refuse_what_it_refuses(dtype: str, order: str) -> None:
+    rope = rn.Rope(8, layout="interleaved", layout_out="half", order=order)
+    step = rope.at(offset=7, tokens=3)
+    fallback = rn.Rope(8, layout="interleaved", layout_out="half", order=order, backend="numpy").at(offset=7, tokens=3)
+    shapes = ((3, 4), (3, 2)) if order == "thd" else ((4, 3), (2, 3))
+    q, k = (normal((*shape, 8), dtype) for shape in shapes)
+    expected = fallback(q.copy(), k.copy())
+    for _ in range(3):
+        for result, wanted in zip(step(q.copy(), k.copy()), expected, strict=True):
+            assert_same_bits(result, wanted)
+        assert_same_bits(step(q.copy()), expected[0])
+    frozen, before = k.copy(), q.copy()
+    frozen.flags.writeable = False
+    for bad, text in ((frozen, "k is read-only"), (q, "k shares memory with q"), (k[..., :4], "k has head_dim 4")):
+        with pytest.raises(ValueError, match=text):
+            step(q, bad)
+        assert_same_bits(q, before)
