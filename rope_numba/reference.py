@@ -121,15 +121,37 @@ def move_stored(
     """Rotate x of one storage and layout into out of another, which may be x; 16-bit arrays are given as uint16."""
     behind = rotary_offset + 2 * cos.shape[-1]
     c, s = cos[..., None, :], sin[..., None, :]  # the same for every head
-    low, high = _members(x[..., rotary_offset:behind], layout_in)
-    new_low, new_high = _members(out[..., rotary_offset:behind], layout_out)
+    cos_each, sin_each = _for_channels(c, c, layout_in), _for_channels(s * -1.0, s, layout_in)
     widen, narrow = _CONVERSIONS[source][0], _CONVERSIONS[target][1]
     with np.errstate(all="ignore"):
-        a, b = widen(low), widen(high)
-        new_low[...], new_high[...] = narrow(a * c - b * s), narrow(a * s + b * c)
+        block = widen(x[..., rotary_offset:behind])  # x's own memory if x is computed with as it is
+        copied = block.dtype != x.dtype
+        a, b = _members(block, layout_in)
+        # x * cos + turned * sin: rows of all channels, as NumPy's time goes by rows. turned holds b and a. The sign is
+        # that of sin, and not by np.negative, which NumPy 2.4 gets wrong where it reads and writes by steps.
+        turned = np.empty_like(block)
+        turned_low, turned_high = _members(turned, layout_in)
+        turned_low[...], turned_high[...] = b, a
+        turned *= sin_each
+        result = np.multiply(block, cos_each, out=block if copied or out is x else None)
+        result += turned
+        if layout_in != layout_out:
+            for old, new in zip(_members(result, layout_in), _members(turned, layout_out), strict=True):
+                new[...] = old
+            result = turned
+        if result is not block or copied:
+            out[..., rotary_offset:behind] = narrow(result)
         if out is not x:
             for others in (slice(0, rotary_offset), slice(behind, None)):
                 out[..., others] = x[..., others] if source == target else narrow(widen(x[..., others]))
+
+
+def _for_channels(low: NDArray[Any], high: NDArray[Any], layout: str) -> NDArray[Any]:
+    """Return rows of channels, from those of the lower and the higher members of pairs."""
+    rows = np.empty((*low.shape[:-1], 2 * low.shape[-1]), low.dtype)
+    rows_low, rows_high = _members(rows, layout)
+    rows_low[...], rows_high[...] = low, high
+    return rows
 
 
 def _members(block: NDArray[Any], layout: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -141,15 +163,21 @@ def _members(block: NDArray[Any], layout: str) -> tuple[NDArray[Any], NDArray[An
 
 def bfloat16_to_float32(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
     """Return the float32 numbers that bfloat16 bits stand for."""
-    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+    words = bits.astype(np.uint32)
+    words <<= np.uint32(16)
+    return words.view(np.float32)
 
 
 def float32_to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     """Return the bits of the nearest bfloat16 numbers, ties to even."""
     bits = values.view(np.uint32)
     # Just under half a unit of the last kept bit, plus that bit, carries where rounding goes up.
-    rounded = bits + np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1))
-    return np.where(np.isnan(values), np.uint32(0x7FC0), rounded >> np.uint32(16)).astype(np.uint16)
+    rounded: NDArray[np.uint32] = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= np.uint32(16)
+    return np.where(np.isnan(values), np.uint16(0x7FC0), rounded.astype(np.uint16))
 
 
 # How a storage is read to be computed with, and how results are rounded to it.
