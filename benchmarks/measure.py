@@ -1,7 +1,8 @@
 """How the benchmarks measure: laps taken in turn, so that ratios hold on a machine whose speed wanders.
 
 Before every lap of the subject comes one of each contender, on the same arrays; a figure is the median over the
-laps, a ratio the median of each turn's ratio. Both go into pytest-benchmark's JSON as `extra_info`.
+laps, a ratio the median of each turn's ratio. Both go into pytest-benchmark's JSON as `extra_info`. `measure` repeats
+one call; `measure_in_loop` lets a layer's weights pass between two calls.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ __all__ = [
     "array",
     "bits",
     "measure",
+    "measure_in_loop",
     "numpy_expression",
     "numpy_in_place",
+    "numpy_rotation",
     "processor",
     "stream_of",
     "stream_of_columns",
@@ -45,6 +48,7 @@ LAYOUTS = ("interleaved", "half")
 START = 16  # bytes past a multiple of 64 where arrays begin, as NumPy's own large ones do
 LAP = 1e-3  # seconds that a lap takes, at least
 SECONDS = float(os.environ.get("BENCHMARK_SECONDS", "1"))  # that all turns of one benchmark take, about
+WIDTH = 2048  # of the weights of measure_in_loop: 16 MiB of float32, more than a core's caches hold
 SLOW_TURNS = 5  # contenders that take much longer than the subject are timed this often
 
 
@@ -78,6 +82,48 @@ def measure(benchmark: Any, subject: Call, contenders: dict[str, Call] | None = 
         }
         for name, lap in laps.items()
     }
+
+
+def measure_in_loop(
+    benchmark: Any, subject: list[Call], contender: list[Call], fresh: list[NDArray[Any]], **facts: Any
+) -> None:
+    """Time a subject and what it replaces in turn, as a loop over layers sees them; without timing, call each once.
+
+    Times are the processor's, of this thread, so neither may use other threads.
+    Before each call a layer's weights pass through the caches, and `fresh` is written, as a layer's projections are. A
+    hot loop finds code, tables and Python's objects in the first-level cache, which such a loop never does.
+    """
+    benchmark.extra_info.update(facts)
+    if not benchmark.enabled:
+        benchmark.pedantic(lambda: [call() for call in (*contender, *subject)])
+        return
+    weights, hidden = _values("float32", WIDTH**2).reshape(WIDTH, WIDTH), _values("float32", WIDTH)
+    words = [bits(x) for x in fresh]
+
+    def turn(calls: list[Call]) -> float:
+        taken = 0.0
+        for call in calls:
+            weights @ hidden
+            for x in words:
+                np.add(x, x.dtype.type(0), out=x)
+            begin = time.thread_time()  # not that of other programs, which a call of some milliseconds would meet
+            call()
+            taken += time.thread_time() - begin
+        return taken
+
+    begin = time.perf_counter()
+    turn(contender), turn(subject)
+    rounds = int(min(100, max(15, SECONDS / (time.perf_counter() - begin))))
+    ours: list[float] = []
+    theirs: list[float] = []
+    benchmark.pedantic(
+        lambda: ours.append(turn(subject)), setup=lambda: theirs.append(turn(contender)), rounds=rounds, warmup_rounds=0
+    )
+    benchmark.extra_info.update(
+        us=statistics.median(ours) * 1e6,
+        numpy_us=statistics.median(theirs) * 1e6,
+        ratio=statistics.median(mine / other for mine, other in zip(ours, theirs, strict=True)),
+    )
 
 
 def _lap(call: Call, calls: int) -> float:
@@ -186,18 +232,19 @@ def numpy_expression(q: NDArray[Any], k: NDArray[Any], cos: NDArray[Any], sin: N
     """
     if layout == "half":
         cos, sin = np.concatenate((cos, cos), -1), np.concatenate((sin, sin), -1)
+    return lambda: (numpy_rotation(q, cos, sin, layout), numpy_rotation(k, cos, sin, layout))
 
-    def rotate(x: NDArray[Any]) -> NDArray[Any]:
-        wide = x.astype(cos.dtype, copy=False)
-        if layout == "half":
-            middle = x.shape[-1] // 2
-            turned = np.concatenate((-wide[..., middle:], wide[..., :middle]), -1)
-            return (wide * cos + turned * sin).astype(x.dtype, copy=False)
-        low, high = wide[..., ::2], wide[..., 1::2]
-        pairs = np.stack((low * cos - high * sin, low * sin + high * cos), -1)
-        return pairs.reshape(x.shape).astype(x.dtype, copy=False)
 
-    return lambda: (rotate(q), rotate(k))
+def numpy_rotation(x: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any], layout: str = "half") -> NDArray[Any]:
+    """Return x rotated as it is usually written in NumPy; for halves, cos and sin hold each number twice."""
+    wide = x.astype(cos.dtype, copy=False)
+    if layout == "half":
+        middle = x.shape[-1] // 2
+        turned = np.concatenate((-wide[..., middle:], wide[..., :middle]), -1)
+        return (wide * cos + turned * sin).astype(x.dtype, copy=False)
+    low, high = wide[..., ::2], wide[..., 1::2]
+    pairs = np.stack((low * cos - high * sin, low * sin + high * cos), -1)
+    return pairs.reshape(x.shape).astype(x.dtype, copy=False)
 
 
 def numpy_in_place(q: NDArray[Any], k: NDArray[Any], cos: NDArray[Any], sin: NDArray[Any], layout: str) -> Call:

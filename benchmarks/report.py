@@ -22,6 +22,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent))
 
 import bench_calls
+import bench_forms
 import bench_growth
 import bench_rotation
 import measure
@@ -31,6 +32,7 @@ BEGIN, END = "<!-- tables of benchmarks/report.py begin -->", "<!-- tables of be
 THREADS = ("one thread", "all threads")
 LAYOUTS = measure.LAYOUTS
 ASKED = 1.3  # times the stream: rows above it count as losses
+EVEN = 1.05  # times NumPy: what two runs differ by
 
 Rows = dict[tuple[str, ...], dict[str, Any]]
 
@@ -182,6 +184,26 @@ def beside_table(found: Found) -> str:
     )
 
 
+def form_table(found: Found) -> str:
+    """Return each form's time and what that is of NumPy's, by the number of tokens, in a loop with weights."""
+    columns = sorted({tokens for _, tokens in bench_forms.FORMS})
+    lines, slower = [], []
+    for form in dict.fromkeys(form for form, _ in bench_forms.FORMS):
+        cells = [f"`{form}`"]
+        for tokens in columns:
+            place = key("every_form_beside_numpy", form=form, tokens=tokens)
+            if (form, tokens) not in bench_forms.FORMS or (form in bench_forms.NEED_TORCH and place not in found):
+                cells.append("")
+                continue
+            row = found[place]
+            cells.append(f"{time(row['us'])}, {row['ratio']:.2f}")
+            if row["ratio"] > EVEN:
+                slower.append(f"`{form}` ({tokens}: {row['ratio']:.2f})")
+        lines.append(cells)
+    head = table(["form, 32+8 x 128: time, / NumPy", *(f"{tokens:,}" for tokens in columns)], lines)
+    return f"{head}\n\nSlower than NumPy, by more than {EVEN - 1:.0%}: {', '.join(slower) or 'none'}."
+
+
 def cache_table(found: Found) -> str:
     """Return what writing keys into a cache takes of doing it in steps, and a shift of the stream."""
     lines = []
@@ -311,6 +333,8 @@ def sections(data: dict[str, Any]) -> str:
     ]
     parts += [order_table(found), "Time per byte of other head widths, as times that of 128 (64 tokens, float32):"]
     parts += [width_table(found), call_table(found), batch_table(found), beside_table(found)]
+    parts += ["Each form next to the NumPy that it replaces, processor time in a loop with 16 MiB of weights between:"]
+    parts += [form_table(found)]
     parts += ["Keys of 512 tokens written into a cache as they are rotated, and 32,768 tokens shifted in it (8 x 128):"]
     parts += [cache_table(found), start_table(found), mission_table(found), *growth_tables(found)]
     parts += ["Losses: rows that take longer than 1.3 times the stream.", loss_table(found), method(data)]
