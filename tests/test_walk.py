@@ -51,7 +51,7 @@ def test_each_head_is_moved_once_in_any_number_of_chunks(n_chunks: int, in_place
     step, out = rope.at(offset=3, tokens=20), x if in_place else np.zeros_like(x)
     scratch = np.empty((n_chunks, 64), np.uint64)
     entry = parallel_entry(rope, "interleaved")
-    entry(x, out, step._rows32, step._flags, scratch.ctypes.data if in_place else 0, 2, n_chunks)
+    entry(x, out, step._rows32, step._flags, scratch, 2, n_chunks)
     assert_same_bits(out, expected)
 
 

@@ -135,12 +135,11 @@ class OutOfPlaceKernels(_Kernels):
 
     def run(self, x: NDArray[Any], out: NDArray[Any], cos_sin: NDArray[Any], flags: int) -> int:
         """Rotate x into out, on one thread or on several; both have been checked."""
-        if self.layout == self.layout_out or x.ctypes.data != out.ctypes.data:
-            return self._run(x.size, x, out, cos_sin, flags, 0)
-        # Scratch for a head of each chunk, which is copied there before it is overwritten.
-        n_chunks = CHUNKS_PER_THREAD * config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-        scratch = np.empty((n_chunks, 2 * cos_sin.shape[3]), np.uint64)
-        return self._run(x.size, x, out, cos_sin, flags, scratch.ctypes.data)
+        scratch = out  # which is not used
+        if self.layout != self.layout_out:  # where out is x, a head of each chunk is taken out of the way first
+            n_chunks = CHUNKS_PER_THREAD * config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+            scratch = np.empty((n_chunks, 2 * cos_sin.shape[3]), np.uint64)
+        return self._run(x.size, x, out, cos_sin, flags, scratch)
 
 
 def get_precheck() -> Precheck | None:

@@ -24,7 +24,8 @@ from .walk import BRIEF_ELEMENTS, make_rotate_chunk
 
 ROTATED = int(Status.ROTATED)
 
-_ARGUMENTS: Any = NdarrayType(2), NdarrayType(2, writeable=True), NdarrayType(4), types.int64, types.int64
+_WRITTEN = NdarrayType(2, writeable=True)
+_ARGUMENTS: Any = NdarrayType(2), _WRITTEN, NdarrayType(4), types.int64, _WRITTEN
 _SIGNATURE: Any = types.int64(*_ARGUMENTS)
 _PARALLEL_SIGNATURE: Any = types.int64(*_ARGUMENTS, types.int64, types.int64)
 
@@ -33,10 +34,9 @@ class OutOfPlace:
     """The compiled entries from one storage and layout into others; each is compiled by the function that returns it.
 
     An entry takes (x, out, cos_sin, flags, scratch): arrays as `ndarray_abi` has them, with as many axes; cos_sin
-    contiguous and of shape (batch or 1, tokens or 1, 2, pairs); what `flags.pack_flags` returns; the address of
-    2 * pairs words of 64 bits for each chunk where out is x and the layout changes, else 0. The parallel one takes a
-    number of threads and one of chunks, too. Channels outside the rotary block are converted, or stay where they are if
-    out is x.
+    contiguous and of shape (batch or 1, tokens or 1, 2, pairs); what `flags.pack_flags` returns; where the layout
+    changes, 2 * pairs words of 64 bits for each chunk, else any array. The parallel one takes a number of threads and
+    one of chunks, too. Channels outside the rotary block are converted, or stay where they are if out is x.
     """
 
     def __init__(self, form: Form) -> None:
@@ -44,6 +44,7 @@ class OutOfPlace:
         rotate_heads = compile_external(make_rotate_heads(form), f"heads_{form.name}", HEADS_SIGNATURE)
         convert_channels = compile_convert_channels(form.source, form.target)
         itemsize, out_itemsize = form.source.itemsize, form.target.itemsize
+        self.changes_layout = form.layout != form.layout_out
 
         def move_token(
             cos: int, tables: Tables, prefetching: bool,
@@ -72,12 +73,13 @@ class OutOfPlace:
 
     def compile_serial(self) -> Callable[..., int]:
         """Return the entry that rotates on the calling thread."""
-        move_chunk = self.move_chunk
+        move_chunk, changes_layout = self.move_chunk, self.changes_layout
 
-        def move(x: Any, out: Any, cos_sin: Any, flags: int, scratch: int) -> int:
+        def move(x: Any, out: Any, cos_sin: Any, flags: int, scratch: Any) -> int:
             elements = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
+            head = scratch.address if changes_layout and x.address == out.address else int64(0)
             thread = release_gil() if elements > BRIEF_ELEMENTS else 0
-            move_chunk(x, out, cos_sin, flags, elements, int64(0), int64(1), scratch)
+            move_chunk(x, out, cos_sin, flags, elements, int64(0), int64(1), head)
             if elements > BRIEF_ELEMENTS:
                 take_gil(thread)
             return ROTATED
@@ -86,18 +88,19 @@ class OutOfPlace:
 
     def compile_parallel(self) -> Callable[..., int]:
         """Return the entry that rotates on Numba's threads."""
-        move_chunk = self.move_chunk
+        move_chunk, changes_layout = self.move_chunk, self.changes_layout
 
         def move_in_parallel(
-            x: Any, out: Any, cos_sin: Any, flags: int, scratch: int, n_threads: int, n_chunks: int
+            x: Any, out: Any, cos_sin: Any, flags: int, scratch: Any, n_threads: int, n_chunks: int
         ) -> int:
             elements = x.shape[0] * x.shape[1] * x.shape[2] * x.shape[3]
-            scratch_bytes = 16 * cos_sin.shape[3] if scratch else 0
+            head = scratch.address if changes_layout and x.address == out.address else int64(0)
+            head_bytes = 16 * cos_sin.shape[3] if head else 0
             n_threads_before = get_n_threads()
             set_n_threads(n_threads)
             for chunk in prange(n_chunks):
-                chunk_scratch = scratch + int64(chunk) * scratch_bytes
-                move_chunk(x, out, cos_sin, flags, elements, int64(chunk), n_chunks, chunk_scratch)
+                chunk_head = head + int64(chunk) * head_bytes
+                move_chunk(x, out, cos_sin, flags, elements, int64(chunk), n_chunks, chunk_head)
             set_n_threads(n_threads_before)
             return ROTATED
 
