@@ -49,7 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     inspect.add_argument("model", metavar="MODEL", help="a GGUF file, a config.json or its folder, or a params.json")
     inspect.add_argument("--layer-type", metavar="T", help="one layer type only, of a model whose layers differ")
     inspect.add_argument("--seq-len", metavar="N", type=int, help="positions that will be used")
-    inspect.add_argument("--lenient", action="store_true", help="warn of unknown keys instead of refusing them")
+    inspect.add_argument("--layout", choices=("interleaved", "half"), help="of the weights, for an unknown model type")
+    inspect.add_argument("--lenient", action="store_true", help="warn of what is unknown instead of refusing it")
     inspect.add_argument("--json", action="store_true", help="print JSON instead of text")
     inspect.add_argument("--plot", metavar="FILE", help="draw wavelengths and decay (extra `plot`)")
     chosen = parser.parse_args(arguments)
@@ -63,6 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
         chosen.model,
         layer_type=chosen.layer_type,
         seq_len=chosen.seq_len,
+        layout=chosen.layout,
         strict=not chosen.lenient,
         as_json=chosen.json,
         plot=chosen.plot,

@@ -12,6 +12,7 @@ from typing import Any
 
 from .explain import as_dict, explain
 from .layers import ropes_from_gguf, ropes_from_hf
+from .literals import Layout
 from .models.local import FileError, is_folder, open_regular
 from .rope import Rope
 from .texts import escaped
@@ -28,6 +29,8 @@ OPTIONS = {
     "config": "MODEL",
     "path": "MODEL",
     "layer_type": "--layer-type",
+    "layout": "--layout",
+    "layout=": "--layout",
     "None": "no --layer-type",
     "seq_len": "--seq-len",
     "seq_len=": "--seq-len",
@@ -70,6 +73,7 @@ def inspect_model(
     *,
     layer_type: str | None = None,
     seq_len: int | None = None,
+    layout: Layout | None = None,
     strict: bool = True,
     as_json: bool = False,
     plot: str | None = None,
@@ -80,7 +84,7 @@ def inspect_model(
     ----------
     model : str
         A GGUF file, a config.json or its folder, or a params.json.
-    layer_type, seq_len, strict
+    layer_type, seq_len, layout, strict
         As for `Rope.from_hf`.
     as_json : bool
         JSON instead of text.
@@ -95,10 +99,12 @@ def inspect_model(
     gguf = is_gguf(model)
     layers: tuple[str | None, ...] = ()
     if layer_type is None:
-        ropes, layers = (ropes_from_gguf if gguf else ropes_from_hf)(model, seq_len=seq_len, strict=strict)
+        ropes, layers = (ropes_from_gguf if gguf else ropes_from_hf)(
+            model, seq_len=seq_len, layout=layout, strict=strict
+        )
     else:
         read = Rope.from_gguf if gguf else Rope.from_hf
-        ropes = {layer_type: read(model, layer_type=layer_type, seq_len=seq_len, strict=strict)}
+        ropes = {layer_type: read(model, layer_type=layer_type, seq_len=seq_len, layout=layout, strict=strict)}
     labels = distinct({name: escaped(name) for name in ropes})
     plots = drawn(ropes, plot) if plot is not None else []
     if as_json:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .hints import hinted
 from .integrations.dynamo import untraced
-from .literals import Backend, Order
+from .literals import Backend, Layout, Order
 from .readable import rope_of_header
 from .rope import Rope
 from .texts import shown
@@ -53,6 +53,7 @@ def ropes_from_hf(
     config: Any,
     *,
     seq_len: int | None = None,
+    layout: Layout | None = None,
     strict: bool = True,
     order: Order = "thd",
     max_position: int | None = None,
@@ -62,7 +63,7 @@ def ropes_from_hf(
 
     Parameters
     ----------
-    config, seq_len, strict, order, max_position, backend
+    config, seq_len, layout, strict, order, max_position, backend
         As for `Rope.from_hf`.
 
     Returns
@@ -95,7 +96,7 @@ def ropes_from_hf(
     """
     from .models.hf import read_hf_layers
 
-    return _ropes(read_hf_layers(config, seq_len=seq_len, strict=strict), order, max_position, backend)
+    return _ropes(read_hf_layers(config, seq_len=seq_len, layout=layout, strict=strict), order, max_position, backend)
 
 
 @untraced
@@ -104,6 +105,7 @@ def ropes_from_gguf(
     path: str | os.PathLike[str],
     *,
     seq_len: int | None = None,
+    layout: Layout | None = None,
     strict: bool = True,
     order: Order = "thd",
     max_position: int | None = None,
@@ -113,7 +115,7 @@ def ropes_from_gguf(
 
     Parameters
     ----------
-    path, seq_len, strict, order, max_position, backend
+    path, seq_len, layout, strict, order, max_position, backend
         As for `Rope.from_gguf`.
 
     Returns
@@ -137,7 +139,7 @@ def ropes_from_gguf(
     """
     from .models.gguf import read_gguf_layers
 
-    return _ropes(read_gguf_layers(path, seq_len=seq_len, strict=strict), order, max_position, backend)
+    return _ropes(read_gguf_layers(path, seq_len=seq_len, layout=layout, strict=strict), order, max_position, backend)
 
 
 def _ropes(found: LayerHeaders, order: Order, max_position: int | None, backend: Backend) -> LayerRopes:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .frequencies import Frequencies
 from .hints import hinted
 from .integrations.dynamo import untraced
-from .literals import Backend, Order
+from .literals import Backend, Layout, Order
 
 if TYPE_CHECKING:
     from .models.header import Header
@@ -35,6 +35,7 @@ class Readable:
         *,
         layer_type: str | None = None,
         seq_len: int | None = None,
+        layout: Layout | None = None,
         strict: bool = True,
         order: Order = "thd",
         max_position: int | None = None,
@@ -51,8 +52,12 @@ class Readable:
             `ropes_from_hf`.
         seq_len : int, optional
             Positions that will be used, for schemes that depend on it ("dynamic", "longrope").
+        layout : "interleaved" or "half", optional
+            The layout of the weights, for a model type that is not known. Where a type is known, it is not needed, and
+            goes before what is known.
         strict : bool
-            Refuse keys of the rotation that are not known; with False, warn.
+            Refuse model types that are not known (without `layout`), and keys of the rotation that are not; with
+            False, warn, and assume layout "half" of such a type.
         order, max_position, backend
             As for making a `Rope`.
 
@@ -80,7 +85,7 @@ class Readable:
         """
         from .models.hf import read_hf
 
-        header = read_hf(config, layer_type=layer_type, seq_len=seq_len, strict=strict)
+        header = read_hf(config, layer_type=layer_type, seq_len=seq_len, layout=layout, strict=strict)
         return rope_of_header(cls, header, order, max_position, backend)
 
     @classmethod
@@ -92,6 +97,7 @@ class Readable:
         *,
         layer_type: str | None = None,
         seq_len: int | None = None,
+        layout: Layout | None = None,
         strict: bool = True,
         order: Order = "thd",
         max_position: int | None = None,
@@ -103,7 +109,7 @@ class Readable:
         ----------
         path : str or path
             The file; of one in several parts, the first.
-        layer_type, seq_len, strict, order, max_position, backend
+        layer_type, seq_len, layout, strict, order, max_position, backend
             As for `from_hf`.
 
         Returns
@@ -129,7 +135,7 @@ class Readable:
         """
         from .models.gguf import read_gguf
 
-        header = read_gguf(path, layer_type=layer_type, seq_len=seq_len, strict=strict)
+        header = read_gguf(path, layer_type=layer_type, seq_len=seq_len, layout=layout, strict=strict)
         return rope_of_header(cls, header, order, max_position, backend)
 
     @property

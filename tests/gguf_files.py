@@ -20,9 +20,14 @@ Write = Callable[..., Path]
 
 
 def written(path: Path, architecture: str, tensors: dict[str, Any] | None = None, **values: Any) -> Path:
-    """Write a file; each value is added by the method of that name of the gguf package's writer."""
+    """Write a file; each value is added by the method of that name of the gguf package's writer.
+
+    The base is 10,000 if none is given, and missing if it is None.
+    """
     writer = gguf.GGUFWriter(path, architecture)
-    for key, value in values.items():
+    for key, value in {"rope_freq_base": 10_000.0, **values}.items():
+        if value is None:
+            continue
         if key.startswith("raw_"):  # keys that the writer has no method for
             writer.add_float32(f"{architecture}.{key[4:].replace('__', '.')}", value)
         else:

@@ -151,8 +151,8 @@ def test_a_plot_of_extremes_is_drawn_in_little_memory(frequencies: rn.Frequencie
 def test_layers_of_many_types_cannot_make_the_pairs_of_one_many_times_over(scheme: dict[str, Any]) -> None:
     kinds = {f"t{i}": {"rope_theta": 1e4 + i, **scheme} for i in range(64)}
     config = {"model_type": "novel", "num_hidden_layers": 64, "layer_types": list(kinds), "rope_parameters": kinds}
-    assert len(rn.ropes_from_hf({**config, "head_dim": 512}).ropes) == 64
+    assert len(rn.ropes_from_hf({**config, "head_dim": 512}, layout="half").ropes) == 64
     for read in (rn.ropes_from_hf, rn.Rope.from_hf):
         with pytest.raises(ValueError, match="layers of 64 types have more than 131072 pairs together; expected"):
-            read({**config, "head_dim": 2**16})
-    assert rn.Rope.from_hf({**config, "head_dim": 2**16}, layer_type="t1").head_dim == 2**16
+            read({**config, "head_dim": 2**16}, layout="half")
+    assert rn.Rope.from_hf({**config, "head_dim": 2**16}, layer_type="t1", layout="half").head_dim == 2**16

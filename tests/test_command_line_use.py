@@ -73,7 +73,7 @@ CASES: dict[str, tuple[dict[str, Any] | bytes, list[str]]] = {
     "no such layer": (GEMMA, ["--layer-type", "novel"]),
     "no such layer of one kind": (LLAMA, ["--layer-type", "novel"]),
     "no folder": ({}, ["--plot", "no/such/folder.png"]),
-    "gguf: unknown key": (header([ARCHITECTURE, WIDTH, key("llama.rope.x", U32, 1)]), []),
+    "gguf: unknown key": (header([ARCHITECTURE, WIDTH, key("olmo.rope.x", U32, 1)]), []),
     "gguf: unknown architecture": (
         header([key("general.architecture", STRING, "novel"), key("novel.attention.key_length", U32, 8)]),
         [],
@@ -81,6 +81,10 @@ CASES: dict[str, tuple[dict[str, Any] | bytes, list[str]]] = {
     "gguf: refused architecture": (header([key("general.architecture", STRING, "gptj")]), []),
     "gguf: length of nothing": (header(), ["--seq-len", "0"]),
     "gguf: no such layer": (header(), ["--layer-type", "novel"]),
+    "gguf: no base": (
+        header([key("general.architecture", STRING, "llama"), key("llama.attention.key_length", U32, 8)]),
+        [],
+    ),
     "gguf: damaged": (header(key_count=9), []),
     "gguf: xdrope": (
         header(
@@ -95,7 +99,9 @@ CASES: dict[str, tuple[dict[str, Any] | bytes, list[str]]] = {
     ),
 }
 # Names of arguments as a caller in Python writes them, in the texts of a command line that has others.
-PYTHON = re.compile(r"\b(strict|seq_len|layer_type|inv_freq|config|path)( is |=)|\bNone\b|\bseq_len\b(?!  )")
+PYTHON = re.compile(
+    r"(?<!-)\b(strict|seq_len|layer_type|layout|inv_freq|config|path)( is |=)|\bNone\b|\bseq_len\b(?!  )"
+)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -271,7 +277,9 @@ def test_letters_that_the_terminal_has_not_are_escaped(encoding: str, tmp_path: 
     folder = tmp_path / "模型-ü"
     folder.mkdir()
     path = written(folder, {**LLAMA, "model_type": "λ"})
-    done = process("inspect", path, env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding)
+    done = process(
+        "inspect", path, "--layout", "half", env={**os.environ, "PYTHONIOENCODING": encoding}, encoding=encoding
+    )
     assert done.returncode == 0, done.stderr
     assert "\\u6a21\\u578b" in done.stdout
     assert "\\u03bb" in done.stdout

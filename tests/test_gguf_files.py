@@ -25,17 +25,18 @@ def write(tmp_path: Path) -> Write:
 
 
 def test_an_unknown_key_of_rotation_is_refused_or_told(write: Write) -> None:
-    path = write("llama", **HEAD_128, raw_rope__scaling__twist=2.0)
-    text = "'llama.rope.scaling.twist' is a key that is not known for 'llama'"
+    path = write("llama", **HEAD_128, raw_rope__twist=2.0)
+    text = "'llama.rope.twist' is a key that is not known for 'llama'"
     with pytest.raises(ValueError, match=f"{text}; expected known ones, or strict=False"):
         read_gguf(path)
     assert read_loosely(path).conflicts == (f"{text}.",)
 
 
-def test_a_second_base_of_a_model_without_windows_is_doubted(write: Write) -> None:
+def test_a_second_base_of_a_model_without_windows_is_refused(write: Write) -> None:
     path = write("llama", **HEAD_128, rope_freq_base_swa=10_000.0)
-    with pytest.raises(ValueError, match=r"'llama.rope.freq_base_swa' is a key that is not known for 'llama'"):
-        read_gguf(path)
+    for strict in (True, False):
+        with pytest.raises(ValueError, match=r"'llama.rope.freq_base_swa' is a key that llama.cpp does not read for"):
+            read_gguf(path, strict=strict)
 
 
 def test_factors_of_single_layers_are_doubted(write: Write) -> None:
@@ -55,6 +56,7 @@ def part(path: Path, number: int, count: int, architecture: str | None, tensors:
     else:
         writer.add_key_length(128)
         writer.add_context_length(8192)
+        writer.add_rope_freq_base(10_000.0)
     writer.add_uint16("split.no", number)
     writer.add_uint16("split.count", count)
     writer.add_int32("split.tensors.count", 2)

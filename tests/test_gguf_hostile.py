@@ -45,8 +45,8 @@ def tensor(name: str, shape: tuple[int, ...], kind: int = 0, offset: int = 0) ->
     return text(name) + struct.pack(f"<I{len(shape)}QIQ", len(shape), *shape, kind, offset)
 
 
-ARCHITECTURE = key("general.architecture", STRING, "llama")
-WIDTH = key("llama.attention.key_length", U32, 8)
+ARCHITECTURE = key("general.architecture", STRING, "olmo")
+WIDTH = key("olmo.attention.key_length", U32, 8)
 FACTORS = struct.pack("<4f", 1.0, 1.0, 2.0, 2.0)
 
 
@@ -155,7 +155,7 @@ COUNTS: dict[str, tuple[bytes, str]] = {
     "many axes": (header(tensors=[text("x") + struct.pack("<I", 2**32 - 1)]), "with 4294967295 axes of tensor 'x'"),
 }
 SHAPES: dict[str, tuple[bytes, str]] = {
-    "two keys alike": (with_keys(WIDTH), "with two keys 'llama.attention.key_length'; expected one of each"),
+    "two keys alike": (with_keys(WIDTH), "with two keys 'olmo.attention.key_length'; expected one of each"),
     "two tensors alike": (
         header(tensors=[tensor("x", (1,)), tensor("x", (1,))]),
         "with two tensors 'x'; expected one of each",
@@ -222,7 +222,7 @@ OFFSETS: dict[str, tuple[bytes, str]] = {
         "which is cut off, 1099511627",
     ),
 }
-BASE = "llama.rope.freq_base"
+BASE = "olmo.rope.freq_base"
 VALUES: dict[str, tuple[bytes, str]] = {
     "no architecture": (header([WIDTH]), "general.architecture is missing; expected the name of an architecture"),
     "no keys": (header([]), "general.architecture is missing; expected the name of an architecture"),
@@ -237,71 +237,71 @@ VALUES: dict[str, tuple[bytes, str]] = {
     ),
     "no width": (
         header([ARCHITECTURE]),
-        "llama.embedding_length is missing, and llama.attention.key_length too; expected one of them",
+        "olmo.embedding_length is missing, and olmo.attention.key_length too; expected one of them",
     ),
     "no heads": (
-        header([ARCHITECTURE, key("llama.embedding_length", U32, 64)]),
-        "llama.attention.head_count is missing, and llama.attention.key_length too; expected one of them",
+        header([ARCHITECTURE, key("olmo.embedding_length", U32, 64)]),
+        "olmo.attention.head_count is missing, and olmo.attention.key_length too; expected one of them",
     ),
     "heads of nought": (
         header(
-            [ARCHITECTURE, key("llama.embedding_length", U32, 64), key("llama.attention.head_count", U32, 0)],
+            [ARCHITECTURE, key("olmo.embedding_length", U32, 64), key("olmo.attention.head_count", U32, 0)],
         ),
-        "llama.attention.head_count is 0; expected heads of 2 to 65536 channels, 64 together",
+        "olmo.attention.head_count is 0; expected heads of 2 to 65536 channels, 64 together",
     ),
     "negative heads": (
         header(
-            [ARCHITECTURE, key("llama.embedding_length", U32, 64), key("llama.attention.head_count", I32, -8)],
+            [ARCHITECTURE, key("olmo.embedding_length", U32, 64), key("olmo.attention.head_count", I32, -8)],
         ),
-        "llama.attention.head_count is -8; expected heads of 2 to 65536 channels, 64 together",
+        "olmo.attention.head_count is -8; expected heads of 2 to 65536 channels, 64 together",
     ),
     "empty list of heads": (
         header(
-            [ARCHITECTURE, key("llama.embedding_length", U32, 64), key("llama.attention.head_count", ARRAY, (U32, []))],
+            [ARCHITECTURE, key("olmo.embedding_length", U32, 64), key("olmo.attention.head_count", ARRAY, (U32, []))],
         ),
-        "llama.attention.head_count is []; expected heads of 2 to 65536 channels, 64 together",
+        "olmo.attention.head_count is []; expected heads of 2 to 65536 channels, 64 together",
     ),
     "words for heads": (
         header(
-            [ARCHITECTURE, key("llama.embedding_length", U32, 64), key("llama.attention.head_count", STRING, "8")],
+            [ARCHITECTURE, key("olmo.embedding_length", U32, 64), key("olmo.attention.head_count", STRING, "8")],
         ),
-        "llama.attention.head_count is '8'; expected a whole number, or a list of them",
+        "olmo.attention.head_count is '8'; expected a whole number, or a list of them",
     ),
     "enormous width": (
-        header([ARCHITECTURE, key("llama.attention.key_length", U32, 2**32 - 2)]),
-        "llama.attention.key_length is 4294967294; expected a whole number from 2 to 65536",
+        header([ARCHITECTURE, key("olmo.attention.key_length", U32, 2**32 - 2)]),
+        "olmo.attention.key_length is 4294967294; expected a whole number from 2 to 65536",
     ),
     "negative width": (
-        header([ARCHITECTURE, key("llama.attention.key_length", I64, -8)]),
-        "llama.attention.key_length is -8; expected a whole number from 2 to 65536",
+        header([ARCHITECTURE, key("olmo.attention.key_length", I64, -8)]),
+        "olmo.attention.key_length is -8; expected a whole number from 2 to 65536",
     ),
     "odd width": (
-        header([ARCHITECTURE, key("llama.attention.key_length", U32, 65)]),
-        "llama.attention.key_length is 65; expected an even number of channels",
+        header([ARCHITECTURE, key("olmo.attention.key_length", U32, 65)]),
+        "olmo.attention.key_length is 65; expected an even number of channels",
     ),
     "width of words": (
-        header([ARCHITECTURE, key("llama.attention.key_length", STRING, "8")]),
-        "llama.attention.key_length is '8'; expected a whole number from 2 to 65536",
+        header([ARCHITECTURE, key("olmo.attention.key_length", STRING, "8")]),
+        "olmo.attention.key_length is '8'; expected a whole number from 2 to 65536",
     ),
     "width that is true": (
-        with_keys(key("llama.rope.dimension_count", BOOL, True)),
-        "llama.rope.dimension_count is True; expected a whole number from 0 to 65536",
+        with_keys(key("olmo.rope.dimension_count", BOOL, True)),
+        "olmo.rope.dimension_count is True; expected a whole number from 0 to 65536",
     ),
     "width of a fraction": (
-        header([ARCHITECTURE, key("llama.attention.key_length", F32, 8.0)]),
-        "llama.attention.key_length is 8.0; expected a whole number from 2 to 65536",
+        header([ARCHITECTURE, key("olmo.attention.key_length", F32, 8.0)]),
+        "olmo.attention.key_length is 8.0; expected a whole number from 2 to 65536",
     ),
     "odd rotary width": (
-        with_keys(key("llama.rope.dimension_count", U32, 7)),
-        "llama.rope.dimension_count is 7; expected an even number of channels from 2 to 8",
+        with_keys(key("olmo.rope.dimension_count", U32, 7)),
+        "olmo.rope.dimension_count is 7; expected an even number of channels from 2 to 8",
     ),
     "rotary width of nought": (
-        with_keys(key("llama.rope.dimension_count", U32, 0)),
-        "llama.rope.dimension_count is 0; expected an even number of channels from 2 to 8",
+        with_keys(key("olmo.rope.dimension_count", U32, 0)),
+        "olmo.rope.dimension_count is 0; expected an even number of channels from 2 to 8",
     ),
     "rotary width beyond the head": (
-        with_keys(key("llama.rope.dimension_count", U32, 16)),
-        "llama.rope.dimension_count is 16; expected an even number of channels from 2 to 8",
+        with_keys(key("olmo.rope.dimension_count", U32, 16)),
+        "olmo.rope.dimension_count is 16; expected an even number of channels from 2 to 8",
     ),
     "base of words": (with_keys(key(BASE, STRING, "1e4")), f"{BASE} is '1e4'; expected a number"),
     "base that is true": (with_keys(key(BASE, BOOL, True)), f"{BASE} is True; expected a number"),
@@ -329,32 +329,32 @@ VALUES: dict[str, tuple[bytes, str]] = {
         f"{BASE} is 1e+308; expected a finite number of float32's range",
     ),
     "scaling of another type": (
-        with_keys(key("llama.rope.scaling.type", STRING, "dynamic")),
-        "llama.rope.scaling.type is 'dynamic'; expected one of none, linear, yarn, longrope",
+        with_keys(key("olmo.rope.scaling.type", STRING, "dynamic")),
+        "olmo.rope.scaling.type is 'dynamic'; expected one of none, linear, yarn, longrope",
     ),
     "scaling type of a number": (
-        with_keys(key("llama.rope.scaling.type", U32, 2)),
-        "llama.rope.scaling.type is 2; expected a string",
+        with_keys(key("olmo.rope.scaling.type", U32, 2)),
+        "olmo.rope.scaling.type is 2; expected a string",
     ),
     "small factor": (
-        with_keys(key("llama.rope.scaling.factor", F32, 0.5)),
-        "llama.rope.scaling.factor is 0.5; expected 1 or more, or 0, which means none",
+        with_keys(key("olmo.rope.scaling.factor", F32, 0.5)),
+        "olmo.rope.scaling.factor is 0.5; expected 1 or more, or 0, which means none",
     ),
     "small old factor": (
-        with_keys(key("llama.rope.scale_linear", F32, -4.0)),
-        "llama.rope.scale_linear is -4.0; expected 1 or more, or 0, which means none",
+        with_keys(key("olmo.rope.scale_linear", F32, -4.0)),
+        "olmo.rope.scale_linear is -4.0; expected 1 or more, or 0, which means none",
     ),
     "magnitude of nought": (
-        with_keys(key("llama.rope.scaling.attn_factor", F32, 0.0)),
-        "llama.rope.scaling.attn_factor is 0.0; expected a number above 0",
+        with_keys(key("olmo.rope.scaling.attn_factor", F32, 0.0)),
+        "olmo.rope.scaling.attn_factor is 0.0; expected a number above 0",
     ),
     "length of nought": (
-        with_keys(key("llama.context_length", U32, 0)),
-        "llama.context_length is 0; expected a whole number from 1 to",
+        with_keys(key("olmo.context_length", U32, 0)),
+        "olmo.context_length is 0; expected a whole number from 1 to",
     ),
     "layers without end": (
-        with_keys(key("llama.block_count", U32, 2**32 - 1)),
-        "llama.block_count is 4294967295; expected a whole number from 1 to 4096",
+        with_keys(key("olmo.block_count", U32, 2**32 - 1)),
+        "olmo.block_count is 4294967295; expected a whole number from 1 to 4096",
     ),
     "sections of words": (
         header([key("general.architecture", STRING, "qwen2vl"), key("qwen2vl.rope.dimension_sections", STRING, "2")]),
@@ -381,31 +381,31 @@ VALUES: dict[str, tuple[bytes, str]] = {
 
 
 def yarn(*more: bytes) -> bytes:
-    kind, length = key("llama.rope.scaling.type", STRING, "yarn"), key("llama.context_length", U32, 8192)
-    return with_keys(kind, length, key("llama.rope.scaling.factor", F32, 4.0), *more)
+    kind, length = key("olmo.rope.scaling.type", STRING, "yarn"), key("olmo.context_length", U32, 8192)
+    return with_keys(kind, length, key("olmo.rope.scaling.factor", F32, 4.0), *more)
 
 
 YARNS: dict[str, tuple[bytes, str]] = {
     "base below one": (yarn(key(BASE, F32, 0.5)), f"{BASE} is 0.5; expected a number above 1"),
     "beta of nought": (
-        yarn(key("llama.rope.scaling.yarn_beta_slow", F32, 0.0)),
-        "llama.rope.scaling.yarn_beta_slow is 0.0; expected a finite number above 0",
+        yarn(key("olmo.rope.scaling.yarn_beta_slow", F32, 0.0)),
+        "olmo.rope.scaling.yarn_beta_slow is 0.0; expected a finite number above 0",
     ),
     "betas the wrong way round": (
-        yarn(key("llama.rope.scaling.yarn_beta_fast", F32, 0.5)),
-        "llama.rope.scaling.yarn_beta_fast is 0.5; expected beta_slow, 1.0, or more",
+        yarn(key("olmo.rope.scaling.yarn_beta_fast", F32, 0.5)),
+        "olmo.rope.scaling.yarn_beta_fast is 0.5; expected beta_slow, 1.0, or more",
     ),
     "negative multiplier": (
-        yarn(key("llama.rope.scaling.yarn_log_multiplier", F32, -1.0)),
-        "llama.rope.scaling.yarn_log_multiplier is -1.0; expected 0 to 100",
+        yarn(key("olmo.rope.scaling.yarn_log_multiplier", F32, -1.0)),
+        "olmo.rope.scaling.yarn_log_multiplier is -1.0; expected 0 to 100",
     ),
     "magnitude of nought": (
-        yarn(key("llama.rope.scaling.yarn_attn_factor", F32, 0.0)),
-        "llama.rope.scaling.yarn_attn_factor is 0.0; expected a number above 0",
+        yarn(key("olmo.rope.scaling.yarn_attn_factor", F32, 0.0)),
+        "olmo.rope.scaling.yarn_attn_factor is 0.0; expected a number above 0",
     ),
     "original length of nought": (
-        yarn(key("llama.rope.scaling.original_context_length", U32, 0)),
-        "llama.rope.scaling.original_context_length is 0; expected a whole number from 1 to",
+        yarn(key("olmo.rope.scaling.original_context_length", U32, 0)),
+        "olmo.rope.scaling.original_context_length is 0; expected a whole number from 1 to",
     ),
 }
 CASES = {
@@ -497,9 +497,9 @@ def whole_file() -> bytes:
     keys = [key(f"general.value_{kind}", kind, data) for kind, data in values.items()]
     keys += [key("tokenizer.ggml.tokens", ARRAY, (STRING, ["a", "bc", ""])), key("general.name", STRING, "tiny")]
     keys += [key("tokenizer.ggml.scores", ARRAY, (F32, [0.5, 1.5])), key("general.alignment", U32, 64)]
-    keys += [ARCHITECTURE, WIDTH, key("llama.block_count", U32, 2), key(BASE, F32, 1e6)]
-    keys += [key("llama.rope.dimension_count", U32, 8), key("llama.context_length", U32, 2048)]
-    keys += [key("llama.rope.scaling.type", STRING, "linear"), key("llama.rope.scaling.factor", F32, 2.0)]
+    keys += [ARCHITECTURE, WIDTH, key("olmo.block_count", U32, 2), key(BASE, F32, 1e6)]
+    keys += [key("olmo.rope.dimension_count", U32, 8), key("olmo.context_length", U32, 2048)]
+    keys += [key("olmo.rope.scaling.type", STRING, "linear"), key("olmo.rope.scaling.factor", F32, 2.0)]
     tensors = [tensor("output.weight", (2, 4), 0, 64), tensor("rope_freqs.weight", (4,))]
     return padded(header(keys, tensors), FACTORS + bytes(48) + bytes(32), 64)
 
@@ -591,6 +591,8 @@ def variants() -> list[bytes]:
     def of(architecture: str, *more: bytes, tensors: tuple[str, ...] = ()) -> bytes:
         keys = [key("general.architecture", STRING, architecture), *more]
         keys += [key(f"{architecture}.block_count", U32, 4), key(f"{architecture}.context_length", U32, 8192)]
+        base = key(f"{architecture}.rope.freq_base", F32, 1e6)
+        keys += [base] * (base[: base.index(b"base")] not in b"".join(more))
         infos = [tensor(name, (4,), 0, 32 * index) for index, name in enumerate(tensors)]
         return padded(header(keys, infos), (FACTORS + bytes(16)) * len(tensors))
 

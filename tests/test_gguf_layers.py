@@ -153,6 +153,7 @@ def test_a_file_may_say_which_layers_rotate(write: Write, tmp_path: Path) -> Non
     path = tmp_path / "m.gguf"
     writer = gguf.GGUFWriter(path, "granite_swa")
     writer.add_key_length(64)
+    writer.add_rope_freq_base(10_000.0)
     writer.add_block_count(3)
     writer.add_array("granite_swa.attention.rope_pattern", [True, False, True])
     writer.write_header_to_file()
@@ -174,6 +175,7 @@ def test_a_file_may_say_which_layers_have_a_recurrence(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
     writer = gguf.GGUFWriter(path, "qwen3next")
     writer.add_key_length(64)
+    writer.add_rope_freq_base(10_000.0)
     writer.add_block_count(3)
     writer.add_array("qwen3next.attention.recurrent_layers", [True, False, True])
     writer.write_header_to_file()

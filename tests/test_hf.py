@@ -17,7 +17,6 @@ from rope_numba.models import Header
 from rope_numba.models.hf import read_hf, read_hf_layers
 from rope_numba.models.hf.defaults import TEXT_PARTS
 from rope_numba.models.hf.types import MODELS
-from rope_numba.models.mistral import read_mistral
 
 HERE = Path(__file__).parent / "configs"
 GOLDEN: dict[str, list[dict[str, Any]]] = json.loads((HERE / "golden.json").read_text())
@@ -207,7 +206,10 @@ def test_theta_of_the_dict_goes_before_the_one_at_the_top_which_is_told() -> Non
 
 def test_a_theta_that_stands_nowhere_is_the_model_types_or_assumed_aloud() -> None:
     assert values(read_hf({"model_type": "mixtral", **SIZES}))["theta"] == 1_000_000.0
-    header = read_hf({"model_type": "novel", **SIZES, "rope_scaling": {"type": "linear", "factor": 2.0}})
+    with pytest.warns(UserWarning, match="No key gives rope_theta: 10000 was assumed"):
+        header = read_hf(
+            {"model_type": "novel", **SIZES, "rope_scaling": {"type": "linear", "factor": 2.0}}, layout="half"
+        )
     assert sources(header)["theta"] == "default of this package"
     assert "No key gives rope_theta: 10000 was assumed." in header.conflicts
 
@@ -262,13 +264,13 @@ def test_a_share_that_transformers_ignores_is_followed_and_told() -> None:
     ],
 )
 def test_the_head_width_is_found_under_all_its_names(keys: dict[str, Any], source: str) -> None:
-    header = read_hf({"model_type": "novel", "rope_theta": 1e4, **keys})
+    header = read_hf({"model_type": "novel", "rope_theta": 1e4, **keys}, layout="half")
     assert (header.head_dim, sources(header)["head_dim"]) == (80, source)
 
 
 @pytest.mark.parametrize("name", ["max_position_embeddings", "n_positions", "max_seq_len", "seq_length", "n_ctx"])
 def test_the_context_is_found_under_all_its_names(name: str) -> None:
-    header = read_hf({"model_type": "novel", "head_dim": 64, "rope_theta": 1e4, name: 777})
+    header = read_hf({"model_type": "novel", "head_dim": 64, "rope_theta": 1e4, name: 777}, layout="half")
     assert (header.trained_length, header.context_length) == (777, 777)
 
 
@@ -319,7 +321,8 @@ def test_a_multimodal_type_with_all_in_one_dict_is_read_as_its_text_part(kind: s
 
 
 def test_an_unknown_type_is_read_by_the_general_rules_and_says_that_its_layout_is_assumed() -> None:
-    header = read_hf({"model_type": "novel", **SIZES, "rope_theta": 5e5, "rope_scaling": LLAMA_3})
+    with pytest.warns(UserWarning, match="layout 'half' was assumed"):
+        header = read_hf({"model_type": "novel", **SIZES, "rope_theta": 5e5, "rope_scaling": LLAMA_3}, strict=False)
     assert (header.layout, header.scheme) == ("half", "llama3")
     assert sources(header)["layout"] == "assumed, as model_type is unknown"
     assert header.conflicts == (
@@ -329,7 +332,7 @@ def test_an_unknown_type_is_read_by_the_general_rules_and_says_that_its_layout_i
 
 
 def test_the_first_architecture_stands_for_a_missing_type() -> None:
-    header = read_hf({"architectures": ["NovelForCausalLM"], **SIZES, "rope_theta": 1e4})
+    header = read_hf({"architectures": ["NovelForCausalLM"], **SIZES, "rope_theta": 1e4}, layout="half")
     assert (header.model, sources(header)["model"]) == ("NovelForCausalLM", "architectures[0]")
 
 
@@ -487,9 +490,8 @@ def test_the_flag_of_interleaving_decides_where_the_type_looks_at_it() -> None:
     assert read_hf(latent).layout == "interleaved"
     header = read_hf({**latent, "rope_interleave": False})
     assert (header.layout, sources(header)["layout"]) == ("half", "rope_interleave")
-    assert read_hf({"model_type": "novel", "head_dim": 64, "rope_theta": 1e4, "rope_interleave": True}).layout == (
-        "interleaved"
-    )
+    unknown = {"model_type": "novel", "head_dim": 64, "rope_theta": 1e4, "rope_interleave": True}
+    assert read_hf(unknown, strict=False).layout == "interleaved"
     told = read_hf({**LLAMA, "rope_interleave": True})
     assert told.layout == "half"
     assert told.conflicts == ("rope_interleave is True, which models of type 'llama' do not look at.",)
@@ -544,11 +546,12 @@ def test_sections_are_the_files_or_the_types() -> None:
         "rope_theta": 1e4,
         "rope_scaling": {"mrope_section": [2, 3, 3, 0]},
     }
-    header = read_hf(unknown)
+    with pytest.warns(UserWarning, match="take turns: blocks were assumed"):
+        header = read_hf(unknown, layout="half")
     assert header.frequencies.streams.tolist() == [0, 0, 1, 1, 1, 2, 2, 2]
     assert "No key says whether the sections of mrope_section take turns: blocks were assumed." in header.conflicts
     unknown["rope_scaling"] = {"mrope_section": [4, 2, 2], "mrope_interleaved": True}
-    assert read_hf(unknown).frequencies.streams.tolist() == [0, 1, 2, 0, 1, 2, 0, 0]
+    assert read_hf(unknown, layout="half").frequencies.streams.tolist() == [0, 1, 2, 0, 1, 2, 0, 0]
 
 
 def test_scaled_frequencies_keep_their_scheme_beside_several_axes() -> None:
@@ -632,7 +635,7 @@ def test_a_second_theta_makes_two_kinds_of_layers_whatever_the_type(name: str) -
         "num_hidden_layers": 2,
         "layer_types": ["sliding_attention", "full_attention"],
     }
-    read = read_hf_layers(config)
+    read = read_hf_layers(config, layout="half")
     assert read.layers == ("sliding_attention", "full_attention")
     assert read.headers["sliding_attention"].frequencies == rn.frequencies.default(64, 1e4)
     assert read.headers["full_attention"].frequencies == rn.frequencies.default(64, 1e6)
@@ -666,9 +669,12 @@ def test_some_types_rotate_all_their_layers_if_they_have_no_window(kind: str) ->
 def test_layers_without_attention_are_none() -> None:
     kinds = ["linear_attention", "linear_attention", "linear_attention", "full_attention"]
     assert read_hf_layers({"model_type": "qwen3_next", "layer_types": kinds}).layers == (None, None, None, "all")
-    unknown = read_hf_layers({"model_type": "bamba", "num_hidden_layers": 4, "attn_layer_indices": [3]})
+    unknown = read_hf_layers({"model_type": "bamba", "num_hidden_layers": 4})
     assert unknown.layers == ()
-    assert "No key says which layers have attention, and so rotate." in unknown.headers["all"].conflicts
+    assert (
+        "Which layers have attention, and so rotate, is not known: no key that is read says it."
+        in unknown.headers["all"].conflicts
+    )
 
 
 def test_a_layer_type_that_is_set_to_null_is_not_rotated() -> None:
@@ -763,7 +769,9 @@ def test_an_unknown_key_is_a_warning_without_strict() -> None:
 
 
 def test_a_model_that_says_nothing_of_rope_is_read_without_strict() -> None:
-    header = read_hf({"model_type": "novel", "head_dim": 64}, strict=False)
+    with pytest.warns(UserWarning, match=".") as warned:
+        header = read_hf({"model_type": "novel", "head_dim": 64}, strict=False)
+    assert [f"{warning.message}." for warning in warned] == list(header.conflicts)
     assert header.frequencies == rn.frequencies.default(64)
     assert header.conflicts[0] == "No key speaks of RoPE: everything about it is assumed."
 
@@ -775,7 +783,6 @@ def test_params_json_has_the_same_frequencies_in_the_other_layout() -> None:
     own, other = read_hf(config_of("mistral_7b_v0_3_params")), read_hf(config_of("mistral_7b_v0_3"))
     assert own.frequencies == other.frequencies
     assert (own.layout, other.layout) == ("interleaved", "half")
-    assert own == read_mistral(config_of("mistral_7b_v0_3_params"))
     assert read_hf_layers(config_of("mistral_7b_v0_3_params")).layers == ("all",) * 32
 
 
@@ -784,7 +791,7 @@ def test_yarn_of_params_json_has_its_magnitude_only_if_asked_for(
     apply_scale: bool | None, magnitude: float | None
 ) -> None:
     yarn = {"factor": 16, "original_max_position_embeddings": 16384, "beta": 32, "alpha": 1, "apply_scale": apply_scale}
-    header = read_mistral({"dim": 4096, "n_heads": 32, "head_dim": 128, "rope_theta": 1e6, "yarn": yarn})
+    header = read_hf({"dim": 4096, "n_heads": 32, "head_dim": 128, "rope_theta": 1e6, "yarn": yarn})
     assert header.scheme == "yarn"
     assert header.frequencies.attention_factor == (magnitude or 0.1 * math.log(16.0) + 1.0)
     assert sources(header)["beta_fast"] == "yarn.beta"
@@ -795,6 +802,6 @@ def test_yarn_of_params_json_has_its_magnitude_only_if_asked_for(
 def test_params_json_tells_of_queries_scaled_by_position() -> None:
     params = {"dim": 64, "n_heads": 2, "rope_theta": 1e6}
     params["llama_4_scaling"] = {"original_max_position_embeddings": 16384, "beta": 0.1}
-    assert read_mistral(params).duties == (
+    assert read_hf(params).duties == (
         "Multiply each query by 1 + 0.1 * log(1 + floor(position / 16384)), after the rotation.",
     )

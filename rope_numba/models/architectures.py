@@ -10,7 +10,18 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-__all__ = ["ALL", "ARCHITECTURES", "FULL", "REFUSED", "SLIDING", "UNKNOWN", "UNROTATED", "Architecture", "Windows"]
+__all__ = [
+    "ALL",
+    "ARCHITECTURES",
+    "DIALECTS",
+    "FULL",
+    "REFUSED",
+    "SLIDING",
+    "UNKNOWN",
+    "UNROTATED",
+    "Architecture",
+    "Windows",
+]
 
 FULL, SLIDING = "full_attention", "sliding_attention"  # types of layers, by the names that transformers has for them
 ALL = "all"  # the one type where all layers are alike
@@ -33,6 +44,8 @@ class Architecture:
     """What the name of an architecture says about its rotation."""
 
     layout: Literal["interleaved", "half"]
+    # The base of all its models, where a file has none; None: models have several, and the file must say.
+    theta: float | None = None
     # Several positions for each token: pairs in "blocks" or in "turns" by rope.dimension_sections.
     sections: Literal["", "blocks", "turns"] = ""
     sections_layout: Literal["", "half"] = ""  # where sections may be missing: the layout if they are there
@@ -53,6 +66,7 @@ class Architecture:
     switch: bool = False  # rope.scaling.finetuned switches the rotation off
     alibi_layers: int = 0  # with so many layers, it has ALiBi instead
     duty: str = ""  # what the caller must know besides
+    indexer: tuple[str, str] | None = None  # the layout of its indexer, and which of its channels rotate
 
 
 def _without_window(layer: int, window: bool, dense: int) -> bool:
@@ -72,17 +86,19 @@ def _first_of_four(layer: int, window: bool, dense: int) -> bool:
 
 
 INTERLEAVED, HALF = Architecture("interleaved"), Architecture("half")
-UNKNOWN = HALF  # what most architectures have, and most models as they are trained
+UNKNOWN = Architecture("half")  # what most architectures have, and most models as they are trained
 
 _PLAIN_INTERLEAVED = """
-    arcee arctic bailingmoe chameleon chatglm command-r deepseek eagle3 hy_v4 internlm2 llada maincoder minicpm mistral3
-    nanbeige neo-bert olmo pockettts xverse
+    arcee bailingmoe chatglm command-r eagle3 internlm2 llada maincoder minicpm mistral3 nanbeige pockettts xverse
 """
+# With the base 10,000 in all their models: the converter writes the base that a config.json states, and theirs state
+# this one or none.
+_TEN_THOUSAND_INTERLEAVED = "arctic chameleon deepseek neo-bert olmo"
+_TEN_THOUSAND_HALF = "codeshell gemma gptneox olmoe openelm phi2 phi3 plamo"
 _PLAIN_HALF = """
-    apertus bailingmoe2 bitnet codeshell cogvlm dbrx dots1 dream eurobert exaone falcon-h1 gemma gptneox grovemoe
-    hrm_text hunyuan-dense hunyuan-moe hy_v3 jais2 jina-bert-v3 lfm2 lfm2moe llada-moe minimax-m2 minimax-m3 nemotron
-    nomic-bert nomic-bert-moe olmoe openelm orion pangu-embedded phi2 phi3 plamo plamo2 qwen qwen2 qwen2moe qwen3
-    qwen3moe rnd1 seed_oss stablelm starcoder2 talkie
+    apertus bailingmoe2 bitnet cogvlm dbrx dots1 dream eurobert exaone falcon-h1 grovemoe hrm_text hunyuan-dense
+    hunyuan-moe hy_v3 jais2 jina-bert-v3 lfm2 lfm2moe llada-moe minimax-m2 minimax-m3 nemotron nomic-bert nomic-bert-moe
+    orion pangu-embedded plamo2 qwen qwen2 qwen2moe qwen3 qwen3moe rnd1 seed_oss stablelm starcoder2 talkie
 """
 _MLA = Architecture("interleaved", latent=True)
 _DEEPSEEK = Architecture("interleaved", latent=True, logit_scale=True)
@@ -96,13 +112,15 @@ _GEMMA4 = Architecture("half", windows=Windows(always=True, theta=1e4, scaled=Fa
 ARCHITECTURES: dict[str, Architecture] = {
     **dict.fromkeys(_PLAIN_INTERLEAVED.split(), INTERLEAVED),
     **dict.fromkeys(_PLAIN_HALF.split(), HALF),
+    **dict.fromkeys(_TEN_THOUSAND_INTERLEAVED.split(), Architecture("interleaved", theta=1e4)),
+    **dict.fromkeys(_TEN_THOUSAND_HALF.split(), Architecture("half", theta=1e4)),
     # Heads that are rotated whole, or not at all.
     "llama": _LLAMA,
     "llama-embed": _LLAMA,
     "deci": _LLAMA,
     "falcon": Architecture("half", whole_head=True),
     # ALiBi in Baichuan 13B; no rotation where Granite 4 leaves it out.
-    "baichuan": Architecture("interleaved", alibi_layers=40),
+    "baichuan": Architecture("interleaved", theta=1e4, alibi_layers=40),
     "granite": _GRANITE,
     "granitemoe": _GRANITE,
     "granitehybrid": _GRANITE,
@@ -115,14 +133,15 @@ ARCHITECTURES: dict[str, Architecture] = {
         "interleaved",
         latent=True,
         logit_scale=True,
-        duty="Queries and keys of the indexer rotate in layout 'half', by the same frequencies.",
+        indexer=("half", ""),
     ),
     "glm-dsa": Architecture(
         "interleaved",
         latent=True,
         logit_scale=True,
-        duty="Queries and keys of the indexer rotate in layout 'interleaved', by the same frequencies.",
+        indexer=("interleaved", ""),
     ),
+    "hy_v4": Architecture("interleaved", latent=True, indexer=("interleaved", "the last of ")),
     "plm": _MLA,
     "minicpm3": Architecture("half", latent=True),
     "dots3note": Architecture(
@@ -131,7 +150,7 @@ ARCHITECTURES: dict[str, Architecture] = {
         windows=Windows(always=True, theta=1e4),
         duty="Queries and keys of the indexer rotate in layout 'half', by the frequencies of full attention.",
     ),
-    "deepseek2-ocr": Architecture("half", ignores_keys=True),
+    "deepseek2-ocr": Architecture("half", theta=1e4, ignores_keys=True),
     # Several positions for each token.
     "qwen2vl": Architecture("half", sections="blocks"),
     "paddleocr": Architecture("half", sections="blocks"),
@@ -154,11 +173,12 @@ ARCHITECTURES: dict[str, Architecture] = {
     "grok": Architecture("half", yarn="yarn_log"),
     "phimoe": Architecture(
         "half",
+        theta=1e4,
         longrope="GGUF has no keys for short_mscale and long_mscale, which a config.json of phimoe can hold; the "
         "magnitude is another one there.",
     ),
     # Layers with a sliding window, which may rotate otherwise.
-    "gemma2": Architecture("half", windows=Windows(2, always=True)),
+    "gemma2": Architecture("half", theta=1e4, windows=Windows(2, always=True)),
     "gemma3": Architecture("half", windows=Windows(6, theta=1e4, scaled=False)),
     "gemma3n": Architecture("half", windows=Windows(5, always=True, theta=1e4, scaled=False)),
     "gemma-embedding": Architecture("half", windows=Windows(6, always=True, theta=1e4, scaled=False)),
@@ -209,6 +229,18 @@ UNROTATED: dict[str, str] = {
         "recurrent layers that know the order, and attention without positions",
     ),
     "wavtokenizer-dec": "convolutions",
+}
+
+# Names that Ollama's converter has for architectures of llama.cpp, with keys that mean something else: what the model
+# needs beyond them stands in Ollama's code.
+DIALECTS: dict[str, str] = {
+    "deepseekocr": "deepseek2-ocr",
+    "gemma3n_text": "gemma3n",
+    "glm4moelite": "deepseek2",
+    "glmocr": "glm4",
+    "gptoss": "gpt-oss",
+    "mllama": "llama",
+    "qwen25vl": "qwen2vl",
 }
 
 # Architectures whose rotation cannot be told from a header, and why.

@@ -22,19 +22,20 @@ __all__ = [
     "Found",
     "Keys",
     "Notes",
+    "indexer_duty",
     "listed",
     "unrotated",
 ]
 
 # All names that published configurations use for one thing, the ones that transformers uses today first.
 HIDDEN = ("hidden_size", "n_embd", "d_model", "dim")
-HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads")
-HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels", "head_size")
+HEADS = ("num_attention_heads", "n_head", "n_heads", "num_heads", "decoder_num_attention_heads")
+HEAD_DIM = ("head_dim", "attention_head_dim", "kv_channels", "head_size", "d_kv")
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 CONTEXT = ("max_position_embeddings", "n_positions", "max_sequence_length", "max_seq_len", "seq_length", "n_ctx")
 THETAS = ("rope_theta", "global_rope_theta", "rope_global_theta", "rope_theta_global", "rotary_emb_base", "rope_base")
 SHOWN_LAYERS = 8  # of those that are not rotated
-SHARES = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent")
+SHARES = ("partial_rotary_factor", "rotary_pct", "rope_pct", "rope_percent", "rotary_emb_fraction")
 MOST_CONFLICTS = 20  # that are told; a file may hold any number of unknown keys
 MORE_CONFLICTS = "More was left out, and is not listed."
 LONGEST_NAME = 60  # characters of a key that stand without quotes
@@ -151,6 +152,15 @@ def listed(found: Found, kinds: tuple[type, ...], wanted: str) -> list[Any]:
         if not isinstance(value, kinds):
             raise TypeError(f"{found.source}[{place}] is {shown(value)}; expected {wanted}")
     return list(found.value)
+
+
+def indexer_duty(layout: str, which: str = "") -> str:
+    """Return what the caller has to do for the indexer of sparse attention, whose rotation is its own.
+
+    `which` says which of its channels are rotated, if they are not the first.
+    """
+    where = f", in {which}their channels" if which else ""
+    return f"Queries and keys of the indexer rotate in layout {layout!r}{where}, by the same frequencies."
 
 
 def unrotated(labels: tuple[str | None, ...]) -> str | None:

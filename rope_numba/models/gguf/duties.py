@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ...frequencies import Frequencies
-from ..keys import Notes, unrotated
+from ..keys import Notes, indexer_duty, unrotated
 from .source import Source
 
 __all__ = ["note_duties"]
@@ -39,5 +39,7 @@ def note_duties(
     length = length or keys.whole("rope.scaling.original_context_length", 1) or keys.whole("context_length", 1)
     if slope and length:
         notes.duty(f"Multiply each query by 1 + {slope:g} * log(1 + floor(position / {length})), after the rotation.")
+    if architecture.indexer is not None:
+        notes.duty(indexer_duty(*architecture.indexer))
     if architecture.duty:
         notes.duty(architecture.duty)

@@ -9,10 +9,11 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+from ...literals import Layout
 from ...numbers import counted
 from ...texts import shown
 from ...wording import argument
-from ..architectures import ARCHITECTURES, REFUSED, UNKNOWN, UNROTATED
+from ..architectures import ARCHITECTURES, DIALECTS, REFUSED, UNKNOWN, UNROTATED
 from ..keys import MORE_CONFLICTS, MOST_CONFLICTS
 from ..local import shown_path
 from .file import GGUFFile, read_file
@@ -39,8 +40,11 @@ MOST_PARTS = 1024  # of a model; the largest have some hundred
 Doubt = tuple[str, str]  # what is so, and what was expected
 
 
-def opened(path: str | os.PathLike[str], strict: bool) -> tuple[Source, list[str]]:
-    """Return what a file holds, and sentences on what in it is in doubt; raise if nothing rotates, and if strict."""
+def opened(path: str | os.PathLike[str], strict: bool, layout: Layout | None) -> tuple[Source, list[str]]:
+    """Return what a file holds, and sentences on what in it is in doubt; raise if nothing rotates, and if strict.
+
+    With a layout, an unknown architecture is in doubt, but no error.
+    """
     file, doubts = _with_parts(read_file(path, FACTORS))
     name = file.values.get("general.architecture")
     if not isinstance(name, str) or not re.fullmatch(r"[\w.+-]{1,64}", name, re.ASCII):
@@ -54,17 +58,23 @@ def opened(path: str | os.PathLike[str], strict: bool) -> tuple[Source, list[str
             f"{argument('rope_numba.Frequencies(inv_freq=...)')}"
         )
     source = Source(file, Metadata(file.values, name), name, ARCHITECTURES.get(name, UNKNOWN))
+    _must_not_be_a_dialect(source)
     _must_rotate(source)
-    if name not in ARCHITECTURES:
+    told: list[str] = []
+    if name not in ARCHITECTURES and layout is None:
         guess = f"which is not known, so that layout {UNKNOWN.layout!r} is a guess"
-        doubts += [(f"general.architecture is {name!r}, {guess}", "a known one")]
+        doubts += [(f"general.architecture is {name!r}, {guess}", f"a known one, or {argument('layout=')}")]
+    elif name not in ARCHITECTURES:
+        told += [f"general.architecture is {name!r}, which is not known: all layers were taken to rotate alike."]
+    if "rope.freq_base" not in source.keys:
+        doubts += _without_base(source)
     if file.missing:
         cut = f"which is cut off, {counted(file.missing, 'byte')} or more before its end"
         doubts += [(f"{argument('path')} is {shown_path(file.path)}, {cut}", "a whole file")]
     doubts += islice(_not_understood(source), MOST_CONFLICTS + 1)
     if strict and doubts:
         raise ValueError(f"{doubts[0][0]}; expected {doubts[0][1]}, or {argument('strict=False')}")
-    told = [f"{what}." for what, _ in doubts[:MOST_CONFLICTS]]
+    told += [f"{what}." for what, _ in doubts[:MOST_CONFLICTS]]
     return source, told + [MORE_CONFLICTS] * (len(doubts) > MOST_CONFLICTS)
 
 
@@ -107,11 +117,44 @@ def _must_rotate(source: Source) -> None:
         raise ValueError(f"{path} is {layers}, with which {source.name!r} has ALiBi; expected a model with rotation")
 
 
+def _known(source: Source) -> set[str]:
+    """Return the keys of rotation that an architecture has."""
+    known = KNOWN | (KNOWN_OF_WINDOWS if source.architecture.windows else set())
+    return known | (KNOWN_OF_ALPHA if source.architecture.alpha else set())
+
+
+def _must_not_be_a_dialect(source: Source) -> None:
+    """Raise for files whose keys mean what another program makes of them: to leave them out would give a wrong Rope."""
+    keys = source.keys
+    if source.name in DIALECTS:
+        said = ", ".join(keys.path(name) for name in keys.below("rope.")) or "no keys of RoPE"
+        what = f"general.architecture is {source.name!r}, Ollama's name for {DIALECTS[source.name]!r}, with {said}"
+        raise ValueError(f"{what}; expected a file of llama.cpp's converter, as Ollama's code holds the rest")
+    known = _known(source)
+    for name in keys.below("rope."):
+        if name not in known and re.search("base|scal|factor|theta|dimension|beta|yarn", name):
+            what = f"{shown(keys.path(name))} is a key that llama.cpp does not read for {source.name!r}"
+            raise ValueError(f"{what}; expected none that changes the rotation")
+    if source.architecture is UNKNOWN and "rope.scaling.factor" in keys and "rope.scaling.type" not in keys:
+        path = keys.path("rope.scaling.type")
+        raise ValueError(f"{path} is missing; expected it beside {keys.path('rope.scaling.factor')}, as for known ones")
+
+
+def _without_base(source: Source) -> Iterator[Doubt]:
+    """Yield the doubt about a base that is missing, or raise where layers have several and no base is theirs."""
+    path, architecture = source.keys.path("rope.freq_base"), source.architecture
+    if architecture.theta is not None:
+        return
+    windows = architecture.windows
+    if windows is not None and windows.theta is not None:
+        raise ValueError(f"{path} is missing; expected it, as layers of {source.name!r} have several bases")
+    models = "models" if source.architecture is UNKNOWN else f"models of {source.name!r}"
+    yield f"{path} is missing, and {models} have several bases: 10000 is a guess", "it"
+
+
 def _not_understood(source: Source) -> Iterator[Doubt]:
     """Yield doubts about keys and tensors of rotation that are not known."""
-    keys, architecture = source.keys, source.architecture
-    known = KNOWN | (KNOWN_OF_WINDOWS if architecture.windows else set())
-    known |= KNOWN_OF_ALPHA if architecture.alpha else set()
+    keys, architecture, known = source.keys, source.architecture, _known(source)
     for name in keys.below("rope."):
         if name not in known:
             yield f"{shown(keys.path(name))} is a key that is not known for {source.name!r}", "known ones"

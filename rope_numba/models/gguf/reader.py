@@ -6,10 +6,11 @@ import os
 from dataclasses import replace
 
 from ...hints import warn_caller
+from ...literals import Layout
 from ...numbers import shown, whole
 from ...texts import choice
 from ...wording import argument
-from ..architectures import ALL, FULL
+from ..architectures import ALL, FULL, UNKNOWN
 from ..header import Header, LayerHeaders
 from ..keys import Notes
 from .duties import note_duties
@@ -28,6 +29,7 @@ def read_gguf(
     *,
     layer_type: str | None = None,
     seq_len: int | None = None,
+    layout: Layout | None = None,
     strict: bool = True,
 ) -> Header:
     """Return what the header of a GGUF file says of the rotation.
@@ -43,9 +45,12 @@ def read_gguf(
     seq_len : int, optional
         The longest context that will be reached, in positions, for models that have other frequencies for long ones
         (Phi-3). Those for short ones are read by default.
+    layout : "interleaved" or "half", optional
+        The layout of the weights, for an architecture that is not known: it goes before what is known of one, too.
     strict : bool
-        Whether to raise for an architecture or a key that is not known, and for a file that is cut off; otherwise it is
-        noted in the header's `conflicts`, and warned of.
+        Whether to raise for an architecture (without `layout`) or a key that is not known, for a base that is missing
+        where models have several, and for a file that is cut off; otherwise it is noted in the header's `conflicts`,
+        and warned of.
 
     Returns
     -------
@@ -64,7 +69,7 @@ def read_gguf(
     Warns
     -----
     UserWarning
-        Of what is not known, if not strict.
+        Of what is not known, if not strict, and of what was guessed.
 
     References
     ----------
@@ -78,16 +83,17 @@ def read_gguf(
     >>> def text(value):
     ...     return struct.pack("<Q", len(value)) + value.encode()
     >>> width = text("llama.attention.key_length") + struct.pack("<II", 4, 128)
+    >>> base = text("llama.rope.freq_base") + struct.pack("<If", 6, 500_000.0)
     >>> architecture = text("general.architecture") + struct.pack("<I", 8) + text("llama")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     path = os.path.join(folder, "tiny.gguf")
     ...     with open(path, "wb") as file:
-    ...         size = file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 2) + architecture + width)
+    ...         size = file.write(b"GGUF" + struct.pack("<IQQ", 3, 0, 3) + architecture + width + base)
     ...     header = read_gguf(path)
     >>> header.model, header.head_dim, header.layout, header.scheme
     ('llama', 128, 'interleaved', 'default')
     """
-    headers, _ = _read(path, seq_len, strict)
+    headers, _ = _read(path, seq_len, layout, strict)
     first = next(iter(headers.values()))
     if layer_type is not None and (not isinstance(layer_type, str) or layer_type not in headers):
         nothing = f"{argument('None')} if all rotate alike"
@@ -99,12 +105,14 @@ def read_gguf(
     return headers[layer_type]
 
 
-def read_gguf_layers(path: str | os.PathLike[str], *, seq_len: int | None = None, strict: bool = True) -> LayerHeaders:
+def read_gguf_layers(
+    path: str | os.PathLike[str], *, seq_len: int | None = None, layout: Layout | None = None, strict: bool = True
+) -> LayerHeaders:
     """Return the headers of all types of layers of a GGUF file, and which layer is of which.
 
     Parameters
     ----------
-    path, seq_len, strict
+    path, seq_len, layout, strict
         As for `read_gguf`.
 
     Returns
@@ -125,7 +133,7 @@ def read_gguf_layers(path: str | os.PathLike[str], *, seq_len: int | None = None
     Traceback (most recent call last):
     ValueError: path is '/dev/null', which is no regular file; expected a GGUF file
     """
-    headers, layers = _read(path, seq_len, strict)
+    headers, layers = _read(path, seq_len, layout, strict)
     if _alike(headers):
         headers = {ALL: replace(next(iter(headers.values())), layer_type=None)}
         layers = tuple(None if layer is None else ALL for layer in layers)
@@ -133,25 +141,33 @@ def read_gguf_layers(path: str | os.PathLike[str], *, seq_len: int | None = None
 
 
 def _read(
-    path: str | os.PathLike[str], seq_len: int | None, strict: bool
+    path: str | os.PathLike[str], seq_len: int | None, layout: Layout | None, strict: bool
 ) -> tuple[dict[str, Header], tuple[str | None, ...]]:
     """Return a header for each type of layer that rotates, and the type of each layer, if layers are counted."""
     if not isinstance(strict, bool):
         raise TypeError(f"strict is {shown(strict)}; expected True or False")
+    if layout is not None and not (isinstance(layout, str) and layout in ("interleaved", "half")):
+        raise ValueError(f"{argument('layout')} is {shown(layout)}; expected 'interleaved', 'half' or None")
     if seq_len is not None and whole(argument("seq_len"), seq_len) < 1:
         raise ValueError(f"{argument('seq_len')} is {seq_len}; expected 1 position or more")
-    source, doubts = opened(path, strict)
+    source, doubts = opened(path, strict, layout)
     for doubt in doubts:
         warn_caller(doubt)
     layers = layer_types(source)
     types = dict.fromkeys(filter(None, layers or (FULL,)))
     if not types:
         raise ValueError(f"no layer of {source.name!r} rotates, by the keys of this file; expected one that does")
-    return {kind: _header(source, layers, kind, seq_len, Notes(conflicts=list(doubts))) for kind in types}, layers
+    notes = {kind: Notes(conflicts=list(doubts)) for kind in types}
+    return {kind: _header(source, layers, kind, seq_len, layout, notes[kind]) for kind in types}, layers
 
 
 def _header(
-    source: Source, layers: tuple[str | None, ...], layer_type: str, seq_len: int | None, notes: Notes
+    source: Source,
+    layers: tuple[str | None, ...],
+    layer_type: str,
+    seq_len: int | None,
+    wanted: Layout | None,
+    notes: Notes,
 ) -> Header:
     """Return the header of layers of one type."""
     keys = source.keys
@@ -162,7 +178,13 @@ def _header(
     scheme = "mrope" if scaled.scheme == "default" and frequencies.stream_count > 1 else scaled.scheme
     context = keys.whole("context_length", 1)
     notes.fact("scheme", scheme, scaled.source)
-    notes.fact("layout", layout, source.default)
+    if wanted is not None:
+        if layout != wanted and source.architecture is not UNKNOWN:
+            notes.conflict(
+                f"{argument('layout')} is {wanted!r}, where {source.name!r} has {layout!r}: it was followed."
+            )
+        layout = wanted
+    notes.fact("layout", layout, source.default if wanted is None else f"argument {argument('layout')}")
     notes.fact("attention_factor", frequencies.attention_factor, scaled.magnitude)
     if context is not None:
         notes.fact("context_length", context, keys.path("context_length"))

@@ -13,7 +13,7 @@ from ..keys import Notes
 from .axes import with_axes
 from .config import Config
 from .layers import ALL, Part, Plan, plan
-from .lengths import LONGEST, offered
+from .lengths import LONGEST, note_others, offered
 from .magnitude import magnitude_source, note_temperature, with_logit_scale
 from .named import TRAINED, scheme_of
 from .schemes import resolve
@@ -104,12 +104,18 @@ def _header(found: Config, part: Part, seq_len: int | None) -> Header:
     if scheme == "default" and frequencies.stream_count > 1:
         scheme = "mrope"
         notes.facts = [replace(fact, value=scheme) if fact.name == "scheme" else fact for fact in notes.facts]
-    frequencies = with_logit_scale(found, part, resolved, frequencies, notes)
-    if found.known is not None and found.known.name == "nanochat":
-        frequencies = _backwards(frequencies, notes)
+    frequencies = with_logit_scale(found, part, widths, resolved, frequencies, notes)
+    model = found.known.model if found.known else None
+    if model is not None and model.backwards:
+        frequencies = _backwards(found, frequencies, notes)
+    if model is not None and model.duty:
+        notes.duty(model.duty)
+    if model is not None and model.conflict:
+        notes.conflict(model.conflict)
     taken = resolved.arguments.found
     trained, context = offered(scheme, taken(TRAINED), taken("factor"), resolved.context, notes)
     note_temperature(found, part, trained, notes)
+    note_others(found, context, seq_len, notes)
     notes.fact("head_dim", widths.head_dim.value, widths.head_dim.source)
     notes.fact("rotary_dim", 2 * frequencies.pairs, widths.rotary_dim.source)
     notes.fact("layout", widths.layout.value, widths.layout.source)
@@ -139,7 +145,7 @@ def _header(found: Config, part: Part, seq_len: int | None) -> Header:
     )
 
 
-def _backwards(frequencies: Frequencies, notes: Notes) -> Frequencies:
-    """Return frequencies that turn the other way, which NanoChat alone does."""
-    notes.fact("direction", -1, "model_type 'nanochat'")
+def _backwards(found: Config, frequencies: Frequencies, notes: Notes) -> Frequencies:
+    """Return frequencies that turn the other way."""
+    notes.fact("direction", -1, f"model_type {shown(found.model_type)}")
     return frequencies.replaced(inv_freq=-frequencies.inv_freq, theta=frequencies.theta)

@@ -50,7 +50,7 @@ def _in_turns(found: Config, part: Part, notes: Notes) -> Found:
     stated = None if flag is None else flag.flag()
     if model is None or not model.sections:
         if flag is None:
-            notes.conflict(f"No key says whether the sections of {SECTIONS} take turns: blocks were assumed.")
+            found.guess(notes, f"No key says whether the sections of {SECTIONS} take turns: blocks were assumed.")
         return Found(bool(stated), "assumed" if flag is None else flag.source)
     if flag is not None and stated != model.in_turns:
         notes.conflict(

@@ -6,26 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...hints import warn_caller
+from ...literals import Layout
 from ...numbers import shown
 from ...wording import argument
-from ..keys import MORE_CONFLICTS, MOST_CONFLICTS, SHARES, THETAS, Found, Keys, Notes
-from .defaults import NO_ROTATION, REFUSED_MODELS, SWITCHES, TEXT_PARTS, Known, known
+from ..keys import MORE_CONFLICTS, MOST_CONFLICTS, Keys, Notes
+from .defaults import Known
 
-__all__ = ["UNNAMED", "Config", "checked_strict", "read_config", "rope_dict"]
+__all__ = ["DICTS", "UNNAMED", "Config", "checked_options", "rope_dict"]
 
-# Where multimodal files keep their language model.
-TEXT_KEYS = ("text_config", "thinker_config", "llm_config", "language_config")
-DEEPEST = 4  # Qwen2.5-Omni has its language model two dicts down
 DICTS = ("rope_parameters", "rope_scaling")
-ROPE_KEYS = (*DICTS, *THETAS, *SHARES, "rotary_dim", "qk_rope_head_dim")
-# Keys beside those that begin like RoPE's and are known, read here or not; any other may be a misspelt one of them.
-OTHER_KEYS = (
-    *("rope_interleave", "rope_interleaved", "rope_traditional", "rope_type", "rotary", "rotary_embedding"),
-    *("rope_local_base_freq", "rope_local_theta", "rope_theta_local", "rotary_ndims", "partial_rotary_factors"),
-)
+
 UNNAMED = "no key model_type"  # the source of the model type where no key names one
-BEGINNINGS = ("rope", "rotary", "partial_rot")
-OTHER_POSITIONS = ("absolute", "alibi", "learned", "learned_absolute", "nope", "none", "relative", "relative_key")
+LAYOUTS = ("interleaved", "half")
 
 
 @dataclass
@@ -38,6 +30,7 @@ class Config:
     named: str  # where the model type stands
     known: Known | None
     strict: bool
+    layout: Layout | None  # the caller's own
     notes: Notes
 
     @property
@@ -55,98 +48,24 @@ class Config:
         if self.strict:
             raise ValueError(f"{message} ({argument('strict=False')} reads on without it)")
         if len(notes.conflicts) < MOST_CONFLICTS:
-            warn_caller(message)
+            warn_caller(f"{message}: it was left out, and the rotation may be wrong without it")
             notes.conflict(f"{message}: it was left out.")
         else:
             notes.conflict(MORE_CONFLICTS)
 
+    def guess(self, notes: Notes, sentence: str) -> None:
+        """Warn of what was guessed, and note it, once."""
+        if sentence not in notes.conflicts:
+            notes.conflict(sentence)
+            warn_caller(sentence.removesuffix("."))
 
-def checked_strict(strict: bool) -> None:
-    """Raise if strict is no bool."""
+
+def checked_options(strict: bool, layout: Layout | None) -> None:
+    """Raise if strict is no bool, or layout no layout."""
     if not isinstance(strict, bool):
         raise TypeError(f"strict is {shown(strict)}; expected True or False")
-
-
-def read_config(values: dict[str, Any], origin: str, strict: bool) -> Config:
-    """Find the language model of a configuration, and refuse types that do not rotate or not like this."""
-    checked_strict(strict)
-    notes = Notes()
-    keys = Keys(values)
-    name = _model_type(keys, None)
-    for _ in range(DEEPEST):
-        inner = next((key for key in TEXT_KEYS if isinstance(keys.values.get(key), dict)), None)
-        if inner is None:
-            break
-        outer, keys = keys, Keys(keys.values[inner], keys.source(inner))
-        name = _model_type(keys, name)
-        _compare(outer, keys, notes)
-    model_type = name.value
-    found = Config(origin, keys, model_type, name.source, known(model_type), strict, notes)
-    _refuse(found)
-    if found.known is None and not any(keys.values.get(name) for name in ROPE_KEYS):
-        type_is = "missing" if found.named == UNNAMED else f"{shown(model_type)}, which is unknown"
-        source = "model_type" if found.named == UNNAMED else found.named
-        message = f"{source} is {type_is}, and no key speaks of RoPE; expected rope_theta"
-        if strict:
-            raise ValueError(f"{message}, rope_parameters or rope_scaling")
-        notes.conflict("No key speaks of RoPE: everything about it is assumed.")
-    known_keys = {*ROPE_KEYS, *OTHER_KEYS}
-    unknown = [key for key in keys.values if isinstance(key, str) and key.startswith(BEGINNINGS)]
-    unknown = [key for key in unknown if key not in known_keys and keys.values[key] is not None]
-    for key in unknown[: MOST_CONFLICTS + 1]:
-        found.relax(notes, f"{keys.source(key)} is {shown(keys.values[key])}, which is not a known key of RoPE")
-    return found
-
-
-def _model_type(keys: Keys, around: Found | None) -> Found:
-    """Return the type that a dict names; else that of the text part of the type around it, or an architecture."""
-    found = keys.get("model_type")
-    if found is None and around is not None:
-        return Found(TEXT_PARTS.get(around.value, around.value), f"the text part of {around.source}")
-    if found is None:
-        classes = keys.get("architectures")
-        names = classes.value if classes is not None and isinstance(classes.value, list) else []
-        found = Found(names[0], "architectures[0]") if names else Found("unknown", UNNAMED)
-    if not isinstance(found.value, str):
-        raise TypeError(f"{found.source} is {shown(found.value)}; expected a name")
-    return found
-
-
-def _compare(outer: Keys, inner: Keys, notes: Notes) -> None:
-    """Note what a multimodal file says twice about RoPE, with two values."""
-    for name in ROPE_KEYS:
-        without, within = outer.get(name), inner.get(name)
-        if without is not None and within is not None and without.value != within.value:
-            notes.conflict(f"{outer.source(name)} and {inner.source(name)} differ: the second was taken.")
-
-
-def _refuse(found: Config) -> None:
-    keys, kind = found.keys, found.model_type
-    if kind in NO_ROTATION:
-        raise ValueError(f"model_type is {shown(kind)}, which has no rotary position embeddings: {NO_ROTATION[kind]}")
-    name = TEXT_PARTS.get(kind, kind)
-    if name in REFUSED_MODELS:
-        raise ValueError(
-            f"model_type is {shown(kind)}, which rotates in a way of its own ({REFUSED_MODELS[name]}); expected "
-            f"another model, or {argument('rope_numba.Frequencies(inv_freq=...)')} made by hand"
-        )
-    if name in SWITCHES:
-        key, wanted = SWITCHES[name]
-        if keys.values.get(key) != wanted:
-            given = keys.values.get(key)
-            raise ValueError(f"{keys.source(key)} is {shown(given)}; expected {wanted!r}, as RoPE is used only then")
-    if keys.values.get("alibi") is True:
-        raise ValueError(f"{keys.source('alibi')} is True, so the model has no rotary position embeddings")
-    positions = keys.get("position_embedding_type")
-    if found.known is None and positions is not None and positions.value in OTHER_POSITIONS:
-        raise ValueError(f"{positions.source} is {positions.value!r}, so the model has no rotary position embeddings")
-    if found.known is not None and found.known.model.needs_theta and _theta_free(keys):
-        raise ValueError(f"rope_theta is missing; expected it, as models of type {kind!r} use RoPE only with it")
-
-
-def _theta_free(keys: Keys) -> bool:
-    dicts = [keys.inner(name) for name in DICTS]
-    return keys.get(*THETAS) is None and all(inner is None or inner.get("rope_theta") is None for inner in dicts)
+    if layout is not None and not (isinstance(layout, str) and layout in LAYOUTS):
+        raise ValueError(f"{argument('layout')} is {shown(layout)}; expected 'interleaved', 'half' or None")
 
 
 def rope_dict(found: Config) -> Keys | None:

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 
-from .types import MODELS, H, Model
+from .types import MODELS, H, I, Model
 
-__all__ = ["ATTENTION_FREE", "NO_ROTATION", "REFUSED_MODELS", "REMOTE", "SWITCHES", "TEXT_PARTS", "Known", "known"]
+__all__ = [
+    "ALIASES",
+    "ATTENTION_FREE",
+    "CERTAIN",
+    "NO_ROTATION",
+    "REFUSED_MODELS",
+    "REMOTE",
+    "ROTARY_VARIANTS",
+    "SWITCHES",
+    "TEXT_PARTS",
+    "Known",
+    "known",
+    "type_of_class",
+]
 
 
 @dataclass(frozen=True)
@@ -19,17 +33,32 @@ class Known:
 
 # Types whose code comes with their weights, so that no installed transformers can confirm them. internlm2 and internlm:
 # Llama's rotation (vLLM, models/internlm2.py). deepseek: Llama's (DeepSeek-MoE). kimi_k2: DeepSeek-V3's, as its
-# config.json says by its auto_map.
+# config.json says by its auto_map. longcat_flash_ngram: LongCat-Flash's (LongCat-Flash-Lite). minimax_m1,
+# minimax_text_01: MiniMax's, in layers that attn_type_list names. sarvam_mla and sarvam_moe: transformers runs them
+# with the code of deepseek_v3 and glm4_moe.
 REMOTE: dict[str, Model] = {
     "deepseek": Model(H, 4_096, 32, None, 2_048),
     "internlm": Model(H, 4_096, 32, None, 2_048),
     "internlm2": Model(H, 4_096, 32, None, 2_048),
     "kimi_k2": replace(MODELS["deepseek_v3"], theta=50_000.0, context=131_072),
+    "longcat_flash_ngram": MODELS["longcat_flash"],
+    "minimax_m1": replace(MODELS["minimax"], pattern="", reads_rotary_dim=True),
+    "minimax_text_01": replace(MODELS["minimax"], pattern="", reads_rotary_dim=True),
     "phi3_v": replace(MODELS["phi3"]),
+    "sarvam_mla": Model(I, 4_096, 64, 64, 4_096, latent=True, flagged=True),
+    "sarvam_moe": Model(H, 4_096, 64, 64, 131_072, theta=8_000_000, partial=1.0),
+}
+
+# Names that published files have for types of the tables, and transformers does not register.
+ALIASES: dict[str, str] = {
+    "deepseek_vl_v2": "deepseek_v2",
+    "exaone4_5_text": "exaone4",
+    "youtu_llm": "youtu",
 }
 
 # Multimodal types and the type of their text part, for files that keep both in one dict or do not name the part.
 TEXT_PARTS: dict[str, str] = {
+    "apertus1p5": "apertus1p5_text",
     "aria": "aria_text",
     "cohere2_vision": "cohere2",
     "cohere_compass": "cohere_compass_text",
@@ -50,8 +79,10 @@ TEXT_PARTS: dict[str, str] = {
     "glm4v_moe": "glm4v_moe_text",
     "glm_image": "glm_image_text",
     "glm_ocr": "glm_ocr_text",
+    "granite4_vision": "granite4_vision_text",
     "granite_docling": "granite_docling_text",
     "hunyuan_vl": "hunyuan_vl_text",
+    "hy_v4_vl": "hy_v4_vl_text",
     "hyperclovax_vision_v2": "hyperclovax",
     "idefics2": "mistral",
     "idefics3": "llama",
@@ -108,6 +139,12 @@ NO_ROTATION: dict[str, str] = {
     **dict.fromkeys(("glm5_next_text", "jamba", "kimi_linear", "nemotron_h", "zamba"), UNMARKED),
 }
 
+# What is so whatever the file says: keys of RoPE in files of these types are left over from others.
+CERTAIN = (RECURRENT, UNMARKED)
+
+# Types of NO_ROTATION whose files mean a type that rotates, if position_embedding_type is "rotary".
+ROTARY_VARIANTS: dict[str, str] = {"xlm-roberta": "jina_embeddings_v3"}
+
 # Types that rotate only if a key has this value.
 SWITCHES: dict[str, tuple[str, object]] = {
     "esm": ("position_embedding_type", "rotary"),
@@ -117,6 +154,7 @@ SWITCHES: dict[str, tuple[str, object]] = {
 
 # Types that rotate in a way of their own.
 REFUSED_MODELS: dict[str, str] = {
+    "blt": "each of its parts has a width and a base of its own; the dict of a part is read",
     "baichuan": "its sizes have different kinds of positions under one name",
     "chatglm": "its file names widths and base in a way of its own; the type glm is the same model",
     "cohere2_moe": "some of its full-attention layers rotate and some do not",
@@ -135,12 +173,39 @@ REFUSED_MODELS: dict[str, str] = {
 
 # Layer types, as files call them, whose layers have no attention to rotate for.
 ATTENTION_FREE = frozenset(
-    ("conv", "linear_attention", "mamba", "mamba2", "mlp", "moe", "recurrent", "rwkv", "short_conv")
+    (
+        *("conv", "cross_attention", "lightning_attention", "linear_attention", "mamba", "mamba2", "mlp", "moe"),
+        *("recurrent", "rwkv", "short_conv"),
+    )
 )
 
 
 def known(model_type: str) -> Known | None:
     """Return what is known of a model type, or None if it is unknown."""
     name = TEXT_PARTS.get(model_type, model_type)
+    name = ALIASES.get(name, name)
     model = MODELS.get(name) or REMOTE.get(name)
     return None if model is None else Known(name, model)
+
+
+def type_of_class(name: str) -> str | None:
+    """Return the model type of a class that `architectures` names, or None if none of the tables has it.
+
+    Examples
+    --------
+    >>> type_of_class("CohereForCausalLM"), type_of_class("GPTNeoXForCausalLM"), type_of_class("Chronos2Model")
+    ('cohere', 'gpt_neox', None)
+    """
+    stem = re.sub(r"(For[A-Z]\w*|LMHeadModel|Model)$", "", name)
+    return _TYPES_BY_CLASS.get(_letters(stem))
+
+
+def _letters(name: str) -> str:
+    return re.sub("[^a-z0-9]", "", name.lower())
+
+
+_TYPES_BY_CLASS = {
+    _letters(name): name
+    for table in (NO_ROTATION, REFUSED_MODELS, SWITCHES, REMOTE, ALIASES, TEXT_PARTS, MODELS)
+    for name in table
+}

@@ -5,16 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ...numbers import counted, shown
-from ..keys import LAYERS, Keys, listed
+from ..keys import LAYERS, Found, Keys, listed
 from .config import Config
 from .defaults import ATTENTION_FREE
 
 __all__ = ["MOST_LAYERS", "Layers", "read_layers"]
 
 MOST_LAYERS = 10_000
-NAMES = {"G": "full_attention", "L": "sliding_attention"}
-# Types whose last layer has full attention, whatever the pattern says.
-ENDS_FULL = ("beam", "diffusion_gemma_text", "embedding_gemma2_text", "gemma4_text", "gemma4_unified_text")
+NAMES = {"G": "full_attention", "L": "sliding_attention", "R": "linear_attention", "C": "conv"}
+RECURRENT, FULL = NAMES["R"], NAMES["G"]
+INTERVALS = ("full_attention_interval", "layer_group_size")  # of each so many layers, the last has attention
+ATTENTION_LAYERS = ("attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids")  # numbers of layers with attention
 
 
 @dataclass(frozen=True)
@@ -42,14 +43,16 @@ def read_layers(found: Config) -> Layers:
     count = None if number is None else number.whole(1, MOST_LAYERS, "layers")
     given = keys.get("layer_types", "layers_block_type")
     if given is None:
-        types = _pattern_types(found, count)
+        given, types = _told_types(found, count)
+        if types is None:
+            types = _pattern_types(found, count)
     else:
         names = listed(given, (str,), "a list of names, one for each layer")
         if not names or len(names) > MOST_LAYERS or (count is not None and len(names) < count):
             raise ValueError(f"{given.source} has {counted(len(names), 'name')}; expected {count or 'at least 1'}")
         types = _ending_full(found, given.source, names[:count])  # those beyond the count are for drafting tokens
         count = len(types)
-    rotates = _rotates(found, count)
+    rotates = _with_cross_attention(found, _rotates(found, count), count)
     if count is None and rotates is not None:
         count = len(rotates)
     flags = keys.get("no_rope_layers", "layer_rope_theta")
@@ -59,7 +62,8 @@ def read_layers(found: Config) -> Layers:
 
 def _ending_full(found: Config, source: str, types: list[str]) -> tuple[str, ...]:
     """Return layer types, of which the last has full attention in Gemma 4, whatever the file says."""
-    forced = found.known is not None and found.known.model.global_head_dim is not None
+    model = found.known.model if found.known else None
+    forced = model is not None and model.ends_full and model.global_head_dim is not None
     if forced and types[-1] != "full_attention":
         found.notes.conflict(f"{source} ends with {shown(types[-1])}, where this model type has 'full_attention'.")
         types[-1] = "full_attention"
@@ -70,20 +74,74 @@ def _pattern_types(found: Config, count: int | None) -> tuple[str, ...] | None:
     """Return the layer types that a model type has by default."""
     if found.known is None or not found.known.model.pattern or count is None:
         return None
-    pattern = "G" if _windowless(found) else _pattern(found.keys, found.known.model.pattern)
-    types = [NAMES[pattern[index % len(pattern)]] for index in range(count)]
-    if found.known.name in ENDS_FULL:
-        types[-1] = "full_attention"
-    return tuple(types)
+    model = found.known.model
+    if _windowless(found):
+        return (FULL,) * count
+    stated = _stated_pattern(found.keys, model.pattern)
+    pattern = stated or model.pattern
+    letters = [pattern[index % len(pattern)] for index in range(count)]
+    if stated is None:
+        letters[: len(model.first)] = model.first[:count]
+    if model.ends_full:
+        letters[-1] = "G"
+    return tuple(NAMES[letter] for letter in letters)
 
 
-def _pattern(keys: Keys, usual: str) -> str:
-    """Return the order of layers as a word of G (full attention) and L (sliding window)."""
+def _told_types(found: Config, count: int | None) -> tuple[Found | None, tuple[str, ...] | None]:
+    """Return the layer types that older files tell in other ways than by a list of names, and the key that does."""
+    keys = found.keys
+    kinds = keys.get("block_types")
+    if kinds is not None:
+        names = listed(kinds, (str,), "a list of names, which is repeated")
+        if not names:
+            raise ValueError(f"{kinds.source} has no names; expected one or more")
+        return (kinds, tuple(names[index % len(names)] for index in range(count))) if count else (None, None)
+    for key, meanings in (("attn_type_list", (RECURRENT, FULL)), ("hybrid_layer_pattern", (FULL, NAMES["L"]))):
+        flags = keys.get(key)
+        if flags is not None:
+            values = _cut(flags.source, listed(flags, (int,), "a list of 0 and 1, one for each layer"), count)
+            if set(values) - {0, 1}:
+                raise ValueError(f"{flags.source} is {shown(flags.value)}; expected only 0 and 1")
+            return flags, tuple(meanings[int(value)] for value in values)
+    numbers = keys.get(*ATTENTION_LAYERS)
+    if numbers is not None and count is not None:
+        with_attention = _indices(numbers, count)
+        return numbers, tuple(FULL if index in with_attention else RECURRENT for index in range(count))
+    interval = keys.get(*INTERVALS)
+    if interval is not None and count is not None:
+        every = interval.whole(1, MOST_LAYERS, "layers")
+        return interval, tuple(FULL if (index + 1) % every == 0 else RECURRENT for index in range(count))
+    return None, None
+
+
+def _indices(found: Found, count: int) -> set[int]:
+    """Return a list of numbers of layers as a set, or raise for what is no layer."""
+    numbers = listed(found, (int,), "a list of numbers of layers, from 0")
+    for place, number in enumerate(numbers):
+        if not 0 <= number < count:
+            raise ValueError(f"{found.source}[{place}] is {number}; expected 0 to {count - 1}")
+    return set(numbers)
+
+
+def _with_cross_attention(
+    found: Config, rotates: tuple[bool, ...] | None, count: int | None
+) -> tuple[bool, ...] | None:
+    """Return which layers rotate without those that attend to an image instead."""
+    given = found.keys.get("cross_attention_layers")
+    usual = found.known.model.cross_attention if found.known else ()
+    if count is None or (given is None and not usual):
+        return rotates
+    crossing = set(usual) if given is None else _indices(given, count)
+    return tuple(one and index not in crossing for index, one in enumerate(rotates or (True,) * count))
+
+
+def _stated_pattern(keys: Keys, usual: str) -> str | None:
+    """Return the order of layers that a file states, as a word of G (full attention) and L (sliding window)."""
     given = keys.get("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers")
-    if given is None or len(usual) == 1:
-        return usual
+    if given is None or len(usual) == 1 or set(usual) - set("GL"):
+        return None
     if isinstance(given.value, str):
-        if not given.value or set(given.value) - set(NAMES) or len(given.value) > MOST_LAYERS:
+        if not given.value or set(given.value) - set("GL") or len(given.value) > MOST_LAYERS:
             raise ValueError(f"{given.source} is {shown(given.value)}; expected a word of the letters L and G")
         return given.value
     every = given.whole(1, MOST_LAYERS, "layers")
@@ -97,7 +155,7 @@ def _still_types(found: Config) -> tuple[str, ...]:
 def _windowless(found: Config) -> bool:
     """Return whether a model has no sliding window, and is of a type in which all layers rotate then."""
     stated = "sliding_window" in found.keys.values and found.keys.values["sliding_window"] is None
-    return stated and found.known is not None and found.known.name in ("exaone4", "exaone_moe", "kolibri1")
+    return stated and found.known is not None and found.known.model.windowless
 
 
 def _rotates(found: Config, count: int | None) -> tuple[bool, ...] | None:

@@ -72,10 +72,11 @@ def _labels(found: Config, layers: Layers, parts: dict[str, Part], silent: set[s
     """Return for each layer the part that it belongs to; nothing, if that is not known."""
     if layers.count is None or (layers.types is None and list(parts) != [ALL]):
         if list(parts) != [ALL]:
-            found.notes.conflict("No key says which layer is of which type.")
+            why = "num_hidden_layers and layer_types are" if layers.count is None else "layer_types is"
+            found.notes.conflict(f"Which layer is of which type is not known, as {why} missing.")
         return ()
     if layers.types is None and found.known is not None and found.known.model.hybrid:
-        found.notes.conflict("No key says which layers have attention, and so rotate.")
+        found.notes.conflict("Which layers have attention, and so rotate, is not known: no key that is read says it.")
         return ()
     labels: list[str | None] = []
     for index in range(layers.count):

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from ...numbers import shown
 from ..keys import CONTEXT, Found, Notes
 from .config import Config
 from .layers import Part
 from .named import TRAINED
 
-__all__ = ["LONGEST", "context_of", "offered", "ratio", "trained_of"]
+__all__ = ["LONGEST", "context_of", "note_others", "offered", "ratio", "trained_of"]
 
 LONGEST = 2**53
+CHUNKED = "dual_chunk_attention_config"
+# Keys beside the dict of RoPE that change the rotation, or the logits, with the length of the text.
+BY_LENGTH = ("use_dynamic_ntk", "use_logn_attn", "use_logn", "logn_attn", "ntk_alpha", "use_xpos", "use_scaled_rope")
 
 
 def context_of(found: Config) -> Found | None:
@@ -66,3 +70,24 @@ def offered(
     if context is not None and context.value >= stretched:
         return trained, context
     return trained, Found(stretched, source)
+
+
+def note_others(found: Config, context: Found | None, seq_len: int | None, notes: Notes) -> None:
+    """Note what stands beside the dict of RoPE and changes positions; warn where the lengths in use are concerned."""
+    chunks = found.keys.inner(CHUNKED)
+    if chunks is not None and chunks.values:
+        boundary = chunks.get("original_max_position_embeddings", "chunk_size")
+        most = None if boundary is None else boundary.whole(1, LONGEST, "positions")
+        longest = seq_len if seq_len is not None else None if context is None else context.value
+        beyond = "" if most is None else f" beyond {most}"
+        sentence = f"{chunks.path} (dual chunk attention) changes positions{beyond}, which is not done here."
+        if most is not None and longest is not None and longest <= most:
+            notes.conflict(sentence)
+        else:
+            found.guess(notes, sentence)
+    for flag in found.keys.all(BY_LENGTH):
+        if flag.value is not False:
+            text = (
+                f"{flag.source} is {shown(flag.value)}, which changes rotation or logits by length, and was left out."
+            )
+            found.guess(notes, text)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from ...frequencies import Frequencies, yarn_logit_scale
 from ...texts import shown
-from ..keys import Found, Notes
+from ..keys import Found, Notes, indexer_duty
 from .config import Config
 from .layers import Part
 from .schemes import Resolved
+from .widths import Widths
 
 __all__ = ["magnitude_source", "note_temperature", "temperature", "with_logit_scale"]
 
@@ -26,11 +27,10 @@ def magnitude_source(resolved: Resolved) -> str:
 
 
 def with_logit_scale(
-    found: Config, part: Part, resolved: Resolved, frequencies: Frequencies, notes: Notes
+    found: Config, part: Part, widths: Widths, resolved: Resolved, frequencies: Frequencies, notes: Notes
 ) -> Frequencies:
     """Return frequencies with the scale that latent attention puts on its logits; say where their channels lie."""
-    rotary = found.keys.get("qk_rope_head_dim")
-    if rotary is None and not (found.known is not None and found.known.model.latent):
+    if not widths.latent:
         return frequencies
     width = 2 * frequencies.pairs
     others = found.keys.get("qk_nope_head_dim")
@@ -39,11 +39,16 @@ def with_logit_scale(
         f"Rotate only the rotary parts of queries and keys, as arrays of their own with {width} channels: the last "
         f"{width} of {query} channels of each query head, and the one part of a key that all heads share."
     )
+    model = found.known.model if found.known else None
+    if model is not None and model.indexer is not None:
+        notes.duty(indexer_duty(*model.indexer))
     weight, factor = part.rope.get("mscale_all_dim"), resolved.arguments.found("factor")
     if weight is None or weight.value == 0 or factor is None:
         return frequencies
     scale = yarn_logit_scale(factor.positive(), weight.positive())
-    assumed = "" if found.known is not None else ", as in known models with latent attention"
+    if model is None:
+        found.guess(notes, f"{weight.source} is taken to scale logits, as in known models with latent attention.")
+    assumed = "" if model is not None else ", as in known models with latent attention"
     notes.fact("attention_logit_scale", scale, f"{weight.source} and {factor.source}{assumed}")
     notes.duty(
         f"Multiply attention logits by {scale:.9g}, beside 1 / sqrt(width of a query head): this model has part of "
@@ -60,7 +65,7 @@ def note_temperature(found: Config, part: Part, trained: Found | None, notes: No
         length = "original_max_position_embeddings" if stated is None else shown(stated.value)
         notes.duty(temperature(beta.positive(), length))
     tuned = found.keys.get("attn_temperature_tuning")
-    if found.known is None or found.known.name != "llama4_text" or (tuned is not None and not tuned.value):
+    if found.known is None or not found.known.model.temperature or (tuned is not None and not tuned.value):
         return
     floor = found.keys.get("floor_scale") or Found(8192, found.default)
     scale = found.keys.get("attn_scale") or Found(0.1, found.default)

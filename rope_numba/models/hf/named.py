@@ -14,7 +14,6 @@ TRAINED = "original_max_position_embeddings"
 # What other software calls them. deepseek_yarn differs from yarn in what it takes for granted of mscale and
 # mscale_all_dim, 1 and 0, which makes the same magnitude.
 ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
-PHI_3 = ("phi3", "phi3_v", "phi4_multimodal", "phimoe")  # whose "yarn" meant longrope
 
 MAGNITUDE = ("attention_factor", "attn_factor", "mscale", "mscale_all_dim")
 SCHEMES: dict[str, tuple[str, ...]] = {
@@ -42,7 +41,7 @@ def scheme_of(found: Config, part: Part, notes: Notes) -> str:
     named = _named(found, rope, notes)
     scheme: str = ALIASES.get(named.value, named.value)
     alpha = rope.get("alpha")
-    if scheme == "yarn" and found.known is not None and found.known.name in PHI_3:
+    if scheme == "yarn" and found.known is not None and found.known.model.yarn_is_longrope:
         scheme = "longrope"
     elif scheme == "dynamic" and alpha is not None and alpha.value != 0:
         scheme = "ntk"

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from ...literals import Layout
 from ...numbers import shown
 from ..keys import Keys, Notes
-from .config import Config, checked_strict
+from .config import Config, checked_options
 from .defaults import Known
 from .magnitude import temperature
 from .types import MODELS
@@ -29,9 +30,9 @@ def is_params(values: dict[str, Any]) -> bool:
     return "dim" in values and "n_heads" in values and "model_type" not in values and "architectures" not in values
 
 
-def read_params(params: dict[str, Any], origin: str, strict: bool) -> Config:
+def read_params(params: dict[str, Any], origin: str, strict: bool, layout: Layout | None) -> Config:
     """Return a params.json as if it were a config.json, with errors and sources that name the keys it has."""
-    checked_strict(strict)
+    checked_options(strict, layout)
     keys = Keys(params)
     for name, why in (("qk_rope_head_dim", "latent attention"), ("use_scaled_rope", "Meta's models")):
         other = keys.get(name)
@@ -40,7 +41,7 @@ def read_params(params: dict[str, Any], origin: str, strict: bool) -> Config:
     if keys.get("rope_theta") is None:
         raise ValueError("rope_theta is missing; expected it, as programs take different ones for granted")
     model = replace(MODELS["mistral"], layout="interleaved", context=None)
-    found = Config(origin, keys, NAME, "the form of the file", Known(NAME, model), strict, Notes())
+    found = Config(origin, keys, NAME, "the form of the file", Known(NAME, model), strict, layout, Notes())
     yarn = keys.inner("yarn")
     if yarn is not None:
         found.keys = Keys({**params, "rope_parameters": _yarn(found, yarn)})

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from ...literals import Layout
 from ..header import Header, LayerHeaders
 from .assembly import all_headers, one_header
-from .config import read_config
 from .files import opened
+from .opening import read_config
 from .params import is_params, read_params
 
 __all__ = ["read_hf", "read_hf_layers"]
 
 
 def read_hf(
-    config: object, *, layer_type: str | None = None, seq_len: int | None = None, strict: bool = True
+    config: object,
+    *,
+    layer_type: str | None = None,
+    seq_len: int | None = None,
+    layout: Layout | None = None,
+    strict: bool = True,
 ) -> Header:
     """Return what a model's configuration says of its rotation.
 
@@ -25,8 +31,11 @@ def read_hf(
         For models whose layers rotate in several ways, those that are meant: "full_attention".
     seq_len : int, optional
         The longest context that will be reached, in positions, for schemes that depend on it (dynamic, longrope).
+    layout : "interleaved" or "half", optional
+        The layout of the weights, for a model type that no table knows: it goes before what is known of a type, too.
     strict : bool
-        Whether an unknown key among those of RoPE is an error; it is a warning otherwise.
+        Whether an unknown model type (without `layout`), an unknown key among those of RoPE, and what contradicts
+        itself are errors; they are warnings otherwise, and layout "half" is assumed of an unknown type.
 
     Returns
     -------
@@ -42,7 +51,7 @@ def read_hf(
     Warns
     -----
     UserWarning
-        What `strict` would have refused.
+        What `strict` would have refused, and what was guessed.
 
     References
     ----------
@@ -58,17 +67,19 @@ def read_hf(
     try:
         values, origin = opened(config)
         read = read_params if is_params(values) else read_config
-        return one_header(read(values, origin, strict), layer_type, seq_len)
+        return one_header(read(values, origin, strict, layout), layer_type, seq_len)
     except RecursionError:
         raise ValueError("config is nested too deeply; expected a model's configuration") from None
 
 
-def read_hf_layers(config: object, *, seq_len: int | None = None, strict: bool = True) -> LayerHeaders:
+def read_hf_layers(
+    config: object, *, seq_len: int | None = None, layout: Layout | None = None, strict: bool = True
+) -> LayerHeaders:
     """Return what a model's configuration says of the rotation of each of its layers.
 
     Parameters
     ----------
-    config, seq_len, strict
+    config, seq_len, layout, strict
         As for `read_hf`.
 
     Returns
@@ -94,6 +105,6 @@ def read_hf_layers(config: object, *, seq_len: int | None = None, strict: bool =
     try:
         values, origin = opened(config)
         read = read_params if is_params(values) else read_config
-        return all_headers(read(values, origin, strict), seq_len)
+        return all_headers(read(values, origin, strict, layout), seq_len)
     except RecursionError:
         raise ValueError("config is nested too deeply; expected a model's configuration") from None

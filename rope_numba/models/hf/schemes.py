@@ -96,13 +96,13 @@ def _theta(found: Config, part: Part, notes: Notes) -> Found:
     inner = None if part.rope.label else part.rope.get("rope_theta")
     given = [one for one in (inner, part.theta) if one is not None]
     theta = notes.agreed(given, "the second was taken") or part.usual.get("rope_theta")
-    if theta is None and found.known is not None and found.known.name == "dbrx":
-        attention = found.keys.inner("attn_config")
+    if theta is None and found.known is not None and found.known.model.theta_dict:
+        attention = found.keys.inner(found.known.model.theta_dict)
         theta = None if attention is None else attention.get("rope_theta")
     if theta is None and found.known is not None:
         theta = Found(found.known.model.theta, found.default)
     if theta is None:
-        notes.conflict("No key gives rope_theta: 10000 was assumed.")
+        found.guess(notes, "No key gives rope_theta: 10000 was assumed.")
         theta = Found(10_000.0, "default of this package")
     notes.fact("theta", theta.value, theta.source)
     return theta

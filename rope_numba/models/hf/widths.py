@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ...numbers import shown
+from ...wording import argument
 from ..keys import HEAD_DIM, HEADS, HIDDEN, SHARES, Found, Notes
 from .config import UNNAMED, Config
 from .layers import Part
@@ -14,7 +15,7 @@ __all__ = ["Widths", "read_widths"]
 
 WIDEST = 65_536  # channels; what is wider is an error in the file, and would only cost time
 MOST_HEADS = 1_000_000
-LAYOUT_FLAGS = ("rope_interleave", "rope_interleaved", "rope_traditional")
+LAYOUT_FLAGS = ("rope_interleave", "rope_interleaved", "rope_traditional", "rotary_emb_interleaved")
 
 
 @dataclass(frozen=True)
@@ -25,33 +26,59 @@ class Widths:
     rotary_dim: Found
     share: Found | None  # of a head's channels that turn, if it is stated
     layout: Found
+    latent: bool = False  # a part of each head is rotated, as an array of its own
 
 
 def read_widths(found: Config, part: Part, scheme: str, notes: Notes) -> Widths:
     """Return the widths of the layers of one part."""
-    latent = found.keys.get("qk_rope_head_dim")
     share = _share(found, part, scheme, notes)
-    if latent is None and found.known is not None and found.known.model.latent:
-        latent = Found(found.known.model.head_dim, found.default)
+    off = _latent_off(found)
+    latent = None if off is not None else _latent(found)
     if latent is not None:
-        return Widths(latent, _even(latent, latent.whole(2, WIDEST, "channels")), None, _layout(found, notes))
-    head_dim = _head_dim(found, part)
+        if share is not None and share.value != 1 and scheme != "proportional":
+            notes.conflict(f"{share.source} is {shown(share.value)}, but {latent.source} says what is rotated.")
+        rotary = _even(latent, latent.whole(2, WIDEST, "channels"))
+        return Widths(latent, rotary, share if scheme == "proportional" else None, _layout(found, notes), latent=True)
+    head_dim = _head_dim(found, part, off)
     width = head_dim.whole(2, WIDEST, "channels")
+    if off is not None and found.known is not None and found.layout is None:
+        layout = Found("half", f"{off.source}: Llama's attention in the place of latent attention")
+        return Widths(head_dim, _even(head_dim, width), None, layout)
     if scheme == "proportional":
         return Widths(head_dim, _even(head_dim, width), share, _layout(found, notes))
     rotary = _rotary_dim(found, part, head_dim, share, notes)
     return Widths(head_dim, rotary, share, _layout(found, notes))
 
 
-def _head_dim(found: Config, part: Part) -> Found:
+def _latent(found: Config) -> Found | None:
+    """Return the width of the rotary part of latent attention, or None if a model has none."""
+    given = found.keys.get("qk_rope_head_dim")
+    if given is None and found.known is not None and found.known.model.latent:
+        return Found(found.known.model.head_dim, found.default)
+    return given
+
+
+def _latent_off(found: Config) -> Found | None:
+    """Return the key that switches latent attention off, or raise if the model type has no such switch."""
+    switch, width = found.keys.get("use_mla"), found.keys.get("qk_rope_head_dim")
+    off = switch if switch is not None and switch.value is False else None
+    if off is None and width is not None and width.value == 0 and not isinstance(width.value, bool):
+        off = width
+    if off is not None and found.known is not None and found.known.model.latent and not found.known.model.latent_switch:
+        why = f"models of type {found.name} have latent attention"
+        raise ValueError(f"{off.source} is {shown(off.value)}; expected a width or none, as {why}")
+    return off
+
+
+def _head_dim(found: Config, part: Part, off: Found | None) -> Found:
     model = found.known.model if found.known else None
     if model is not None and model.global_head_dim is not None and part.layer_type == "full_attention":
         own = _layers_own(found, part) or found.keys.get("global_head_dim")
         return own or Found(model.global_head_dim, found.default)
     given = found.keys.get(*HEAD_DIM)
-    if given is not None:
+    if given is not None and not (off is not None and given.value == 0):
         return given
-    if model is not None and model.head_dim is not None:
+    if model is not None and model.head_dim is not None and off is None:
         return Found(model.head_dim, found.default)
     hidden = found.keys.get(*HIDDEN) or Found(model.hidden_size if model else None, found.default)
     heads = found.keys.get(*HEADS) or Found(model.heads if model else None, found.default)
@@ -86,6 +113,12 @@ def _share(found: Config, part: Part, scheme: str, notes: Notes) -> Found | None
         share = notes.agreed([inner, *([outer] if outer else [])], "the second was taken")
     if share is None and model is not None and model.partial not in (None, 1.0):
         return Found(model.partial, found.default)
+    if share is not None and share.value != 1 and model is None:
+        found.guess(
+            notes,
+            f"{share.source} is {shown(share.value)}, which transformers ignores for most model types unless "
+            "frequencies are scaled: it was followed.",
+        )
     ignored = scheme == "default" and model is not None and model.partial is None and not model.latent
     if share is not None and share.value != 1 and ignored:
         notes.conflict(
@@ -102,6 +135,11 @@ def _rotary_dim(found: Config, part: Part, head_dim: Found, share: Found | None,
         if "rotary_dim" in found.keys.values:
             raise ValueError(f"{found.keys.source('rotary_dim')} is null; expected an even number of channels")
         direct = Found(found.known.model.rotary_dim, found.default)
+    if direct is not None and found.known is not None and not found.known.model.reads_rotary_dim and share is None:
+        notes.conflict(
+            f"{direct.source} is {shown(direct.value)}, which transformers' code of model_type "
+            f"{shown(found.model_type)} does not look at, and rotates {width}: it was followed, as in training."
+        )
     if share is None:
         if direct is None:
             return _even(head_dim, width)
@@ -133,14 +171,22 @@ def _even(found: Found, width: int) -> Found:
 def _layout(found: Config, notes: Notes) -> Found:
     flag = found.keys.get(*LAYOUT_FLAGS)
     model = found.known.model if found.known else None
-    if flag is not None and (model is None or model.flagged):
-        return Found("interleaved" if flag.flag() else "half", flag.source)
+    stated = None if flag is None else "interleaved" if flag.flag() else "half"
+    if found.layout is not None:
+        usual = stated if model is None or model.flagged else None
+        usual = usual or (model.layout if model is not None else None)
+        if usual not in (None, found.layout):
+            notes.conflict(f"{argument('layout')} is {found.layout!r}, where the file says {usual!r}: it was followed.")
+        return Found(found.layout, f"argument {argument('layout')}")
+    if flag is not None and stated is not None and (model is None or model.flagged):
+        return Found(stated, flag.source)
     if model is None:
         unnamed = found.named == UNNAMED
         which = "No key names the model type" if unnamed else f"{found.named} {found.name} is unknown"
-        notes.conflict(
+        found.guess(
+            notes,
             f"{which}: layout 'half' was assumed, as most models have it in transformers. The wrong layout gives "
-            "fluent nonsense: make sure."
+            "fluent nonsense: make sure.",
         )
         why = "no key names the model type" if unnamed else f"{found.named} is unknown"
         return Found("half", f"assumed, as {why}")
