@@ -117,7 +117,10 @@ def _class_agrees(found: Config) -> None:
     if of_class is None or other is None or found.known is None or found.layout is not None:
         return
     if other.model.layout != found.known.model.layout and not (other.model.flagged or found.known.model.flagged):
-        found.relax(found.notes, f"{of_class.source} has another layout than {found.named} {found.name}")
+        what = f"{of_class.source} is a class of layout {other.model.layout!r}, but {found.named} is {found.name}"
+        if found.strict:
+            raise ValueError(f"{what}; expected one model, or {argument('layout=')} or {argument('strict=False')}")
+        found.guess(found.notes, f"{what}: layout {found.known.model.layout!r} was taken.")
 
 
 def _compare(outer: Keys, inner: Keys, notes: Notes) -> None:

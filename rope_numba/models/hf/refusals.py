@@ -98,18 +98,18 @@ def refuse_tower(found: Config) -> None:
     wrapper = kind in TEXT_PARTS
     if found.known is not None and not wrapper:
         return
-    why = ""
-    marked = any(keys.get(name) is not None for name in TEXT_MARKS)
     key = keys.get(*TOWER_KEYS)
+    marked = any(keys.get(name) is not None for name in TEXT_MARKS)
     if found.known is None and TOWER.search(kind.lower()):
-        why = f"{found.named} is {shown(kind)}"
+        what = f"{found.named} is {shown(kind)}, which encodes images or sound"
     elif key is not None and not marked:
-        why = f"{key.source} is {shown(key.value)}, in a dict of type {found.name}"
-    if why:
-        raise ValueError(
-            f"{why}, which encodes images or sound, and may have several axes of positions; expected the configuration "
-            f"of a text model, or {argument(BY_HAND)} made by hand"
-        )
+        what = f"{key.source} is {shown(key.value)}, so that this part of {found.name} encodes images or sound"
+    else:
+        return
+    raise ValueError(
+        f"{what}, and may have several axes of positions; expected the configuration of a text model, or "
+        f"{argument(BY_HAND)} made by hand"
+    )
 
 
 def class_of(keys: Keys) -> Found | None:

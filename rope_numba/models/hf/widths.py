@@ -65,8 +65,7 @@ def _latent_off(found: Config) -> Found | None:
     if off is None and width is not None and width.value == 0 and not isinstance(width.value, bool):
         off = width
     if off is not None and found.known is not None and found.known.model.latent and not found.known.model.latent_switch:
-        why = f"models of type {found.name} have latent attention"
-        raise ValueError(f"{off.source} is {shown(off.value)}; expected a width or none, as {why}")
+        raise ValueError(f"{off.source} is {shown(off.value)}; expected latent attention, as {found.name} has it")
     return off
 
 
@@ -85,6 +84,9 @@ def _head_dim(found: Config, part: Part, off: Found | None) -> Found:
     for one, names in ((hidden, HIDDEN), (heads, HEADS)):
         if one.value is None:
             raise ValueError(f"{names[0]} is missing; expected it, or head_dim")
+    other = found.keys.get("encoder_num_attention_heads")
+    if other is not None and other.value != heads.value:
+        raise ValueError(f"{other.source} is {shown(other.value)}; expected {shown(heads.value)}, as {heads.source} is")
     channels, number = hidden.whole(1, 2**40, "channels"), heads.whole(1, MOST_HEADS, "heads")
     return Found(channels // number, f"{hidden.source} // {heads.source}")
 

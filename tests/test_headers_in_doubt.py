@@ -1,0 +1,464 @@
+"""Nothing wrong in silence: what a header leaves in doubt is refused with the way on, or warned of where it is guessed.
+
+The right values are those of each model's own code: transformers 5.24.0, vLLM for hy_v4, Ollama for its own files.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+from gguf_files import HEAD_128, Write, written
+
+import rope_numba as rn
+from rope_numba.models.architectures import ARCHITECTURES, DIALECTS
+from rope_numba.models.gguf import read_gguf, read_gguf_layers
+from rope_numba.models.hf import read_hf, read_hf_layers
+from rope_numba.models.hf.types import MODELS
+
+SIZES: dict[str, Any] = {"hidden_size": 1024, "num_attention_heads": 8}
+THETA: dict[str, Any] = {**SIZES, "rope_theta": 1e4}
+NOVEL: dict[str, Any] = {"model_type": "novel", **THETA}
+STRICT = pytest.mark.parametrize("strict", [True, False])
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Write:
+    return partial(written, tmp_path / "m.gguf")
+
+
+def refusal(config: dict[str, Any], **how: Any) -> str:
+    """Return the one line with which a configuration is refused, by both readers."""
+    lines = set()
+    for read in (read_hf, read_hf_layers):
+        with pytest.raises(ValueError, match=r"; expected |so the model has no|has no rotary position") as refused:
+            read(config, **how)
+        lines.add(str(refused.value))
+    (line,) = lines
+    assert "\n" not in line
+    return line
+
+
+# --- types that no table knows
+
+
+@pytest.mark.parametrize("config", [NOVEL, {**NOVEL, "model_type": None}, {"architectures": ["NovelModel"], **THETA}])
+def test_an_unknown_type_is_refused_with_layout_as_the_way_on(config: dict[str, Any]) -> None:
+    assert "layout= ('half' or 'interleaved'), or strict=False, which assumes 'half'" in refusal(config)
+
+
+@pytest.mark.parametrize("layout", ["half", "interleaved"])
+def test_a_stated_layout_reads_an_unknown_type_without_a_warning_where_nothing_else_is_guessed(layout: Any) -> None:
+    header = read_hf(NOVEL, layout=layout)
+    assert (header.layout, header.conflicts) == (layout, ())
+    assert {fact.name: fact.source for fact in header.facts}["layout"] == "argument layout"
+    assert rn.Rope.from_hf(NOVEL, layout=layout).layout == layout
+    assert rn.ropes_from_hf(NOVEL, layout=layout).ropes["all"].layout == layout
+
+
+def test_an_unknown_type_without_strict_warns_that_its_layout_is_a_guess() -> None:
+    with pytest.warns(UserWarning, match="layout 'half' was assumed"):
+        assert read_hf(NOVEL, strict=False).layout == "half"
+
+
+@pytest.mark.parametrize(
+    ("more", "warning"),
+    [
+        ({"rope_theta": None, "rope_scaling": {"type": "linear", "factor": 2.0}}, "10000 was assumed"),
+        ({"partial_rotary_factor": 0.5}, "transformers ignores for most model types"),
+        ({"rope_scaling": {"mrope_section": [32, 16, 16]}}, "blocks were assumed"),
+    ],
+)
+def test_whatever_else_is_guessed_of_an_unknown_type_is_warned_of(more: dict[str, Any], warning: str) -> None:
+    with pytest.warns(UserWarning, match=warning):
+        read_hf({**NOVEL, **more}, layout="half")
+
+
+def test_a_layout_goes_before_what_is_known_and_the_difference_is_told() -> None:
+    header = read_hf({"model_type": "llama", **THETA}, layout="interleaved")
+    assert header.layout == "interleaved"
+    assert header.conflicts == ("layout is 'interleaved', where the file says 'half': it was followed.",)
+
+
+@pytest.mark.parametrize("layout", ["neox", 1, True])
+def test_what_is_no_layout_is_refused(layout: Any, write: Write) -> None:
+    for read, source in ((read_hf, NOVEL), (read_gguf, write("llama", **HEAD_128))):
+        with pytest.raises(ValueError, match=r"^layout is .*; expected 'interleaved', 'half' or None$"):
+            read(source, layout=layout)
+
+
+@pytest.mark.parametrize("kind", [{}, {"model_type": "novel"}])
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [("CohereForCausalLM", "cohere"), ("GPTNeoXForCausalLM", "gpt_neox"), ("Qwen2MoeForCausalLM", "qwen2_moe")],
+)
+def test_a_class_stands_for_a_type_that_is_missing_or_unknown(kind: dict[str, Any], name: str, model: str) -> None:
+    header = read_hf({**kind, "architectures": [name], **THETA})
+    assert (header.model, header.layout) == (model, MODELS[model].layout)
+
+
+@STRICT
+@pytest.mark.parametrize("kind", ["llama", "novel", None])
+@pytest.mark.parametrize("name", ["BaichuanForCausalLM", "QWenLMHeadModel", "ChatGLMModel"])
+def test_a_refused_class_stays_refused_under_another_type(kind: str | None, name: str, strict: bool) -> None:
+    config = {"model_type": kind, "architectures": [name], **THETA}
+    assert "which rotates in a way of its own" in refusal(config, strict=strict)
+
+
+def test_a_class_of_another_layout_than_the_types_is_a_contradiction() -> None:
+    config = {"model_type": "llama", "architectures": ["CohereForCausalLM"], **THETA}
+    assert "layout=" in refusal(config)
+    assert read_hf(config, layout="interleaved").layout == "interleaved"
+    with pytest.warns(UserWarning, match="layout 'half' was taken"):
+        assert read_hf(config, strict=False).layout == "half"
+
+
+# --- encoders of images and sound
+
+TOWERS: list[dict[str, Any]] = [
+    {"model_type": "qwen3_vl", "depth": 27, "hidden_size": 1152, "num_heads": 16, "patch_size": 16},
+    {"model_type": "qwen2_vl", "depth": 32, "embed_dim": 1280, "num_heads": 16},
+    {"model_type": "idefics3", **SIZES, "patch_size": 14, "image_size": 364},
+    {**SIZES, "patch_size": 14},
+    *({"model_type": name, **THETA} for name in ("pixtral", "dinov3_vit", "gemma4_vision", "llama4_vision_model")),
+    *({"model_type": name, **THETA} for name in ("siglip_vision_model", "lasr_encoder", "qwen2_5_omni_audio_encoder")),
+]
+
+
+@STRICT
+@pytest.mark.parametrize("layout", [None, "half"])
+@pytest.mark.parametrize("config", TOWERS)
+def test_an_encoder_of_images_or_sound_is_never_read_as_text(
+    config: dict[str, Any], layout: str | None, strict: bool
+) -> None:
+    assert "encodes images or sound" in refusal(config, strict=strict, layout=layout)
+
+
+def test_the_text_part_beside_an_encoder_is_read() -> None:
+    text = {"model_type": "qwen2", **THETA}
+    assert read_hf({"model_type": "novel_vl", "text_config": text, "vision_config": TOWERS[0]}).model == "qwen2"
+    flat = {"model_type": "qwen2_vl", "vocab_size": 9, "head_dim": 128, "vision_config": TOWERS[1]}
+    assert read_hf(flat).head_dim == 128
+
+
+# --- layers
+
+
+NONE_BUT_LAST = (None, None, None, "all")
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "mllama_text_model", "num_hidden_layers": 5, "cross_attention_layers": [0, 1, 2, 4]},
+        {"model_type": "minimax_m1", "num_hidden_layers": 4, "attn_type_list": [0, 0, 0, 1], "head_dim": 64},
+        {"model_type": "qwen3_next", "num_hidden_layers": 4, "full_attention_interval": 4},
+        {"model_type": "qwen3_next", "num_hidden_layers": 4},
+        {"model_type": "bamba", "num_hidden_layers": 4, "attn_layer_indices": [3]},
+        {"model_type": "lfm2", "num_hidden_layers": 4, "full_attn_idxs": [3]},
+        {"model_type": "recurrent_gemma", "num_hidden_layers": 4, "block_types": ["recurrent"] * 3 + ["attention"]},
+        {"model_type": "bailing_hybrid", "num_hidden_layers": 4, "layer_group_size": 4},
+        {"model_type": "qwen3_next", "layer_types": ["lightning_attention"] * 3 + ["full_attention"]},
+        {**NOVEL, "num_hidden_layers": 4, "attn_type_list": [0, 0, 0, 1]},
+    ],
+)
+def test_layers_without_rotary_attention_are_none_whichever_key_says_so(config: dict[str, Any]) -> None:
+    layers = read_hf_layers(config, layout="half").layers
+    assert layers[:4] == NONE_BUT_LAST
+
+
+def test_mllama_has_cross_attention_where_its_class_has_it_if_no_key_says_so() -> None:
+    layers = read_hf_layers({"model_type": "mllama_text_model", "num_hidden_layers": 40}).layers
+    assert [index for index, layer in enumerate(layers) if layer is None] == [3, 8, 13, 18, 23, 28, 33, 38]
+
+
+def test_the_first_name_of_exaone_4_5s_text_part_has_layers_without_rotation() -> None:
+    text = {"model_type": "exaone4_5_text", "head_dim": 128, "num_hidden_layers": 8, "sliding_window": 4096}
+    read = read_hf_layers({"model_type": "exaone4_5", "text_config": text})
+    assert read.layers == ("all", "all", "all", None) * 2
+
+
+def test_lara_mini_rotates_in_its_sliding_layers_alone() -> None:
+    assert read_hf_layers({"model_type": "lara_mini", "num_hidden_layers": 5}).layers == (
+        None,
+        "all",
+        None,
+        None,
+        "all",
+    )
+
+
+def test_mimo_tells_sliding_layers_by_ones() -> None:
+    config = {"model_type": "mimo_v2_flash", "num_hidden_layers": 3, "hybrid_layer_pattern": [0, 1, 0]}
+    assert read_hf_layers(config).layers == ("full_attention", "sliding_attention", "full_attention")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("attn_type_list", [0, 2], "attn_type_list is [0, 2]; expected only 0 and 1"),
+        ("attn_type_list", [0], "attn_type_list has 1 entry; expected 2, one for each layer"),
+        ("full_attn_idxs", [0, 2], "full_attn_idxs[1] is 2; expected 0 to 1"),
+        ("cross_attention_layers", [-1], "cross_attention_layers[0] is -1; expected 0 to 1"),
+        ("full_attention_interval", 0, "full_attention_interval is 0; expected 1 to 10000 layers"),
+        ("block_types", [], "block_types has no names; expected one or more"),
+    ],
+)
+def test_a_key_of_layers_that_cannot_be_is_refused(key: str, value: Any, line: str) -> None:
+    assert refusal({"model_type": "lfm2", "num_hidden_layers": 2, key: value}) == line
+
+
+def test_a_model_that_does_not_say_which_layers_have_attention_says_that_this_is_not_known() -> None:
+    read = read_hf_layers({"model_type": "minimax_m1", "num_hidden_layers": 4, "head_dim": 64, "rope_theta": 1e7})
+    assert read.layers == ()
+    assert any("Which layers have attention, and so rotate, is not known" in s for s in read.headers["all"].conflicts)
+
+
+# --- latent attention
+
+
+@pytest.mark.parametrize("off", [{"use_mla": False}, {"qk_rope_head_dim": 0}, {"use_mla": False, "head_dim": 0}])
+def test_latent_attention_that_is_switched_off_is_llamas(off: dict[str, Any]) -> None:
+    header = read_hf({"model_type": "deepseek_v2", **THETA, **off})
+    assert (header.layout, header.head_dim, header.rotary_dim, header.duties) == ("half", 128, 128, ())
+
+
+def test_the_first_name_of_deepseek_vl2s_text_part_is_deepseek_v2() -> None:
+    part = {**THETA, "use_mla": False, "architectures": ["DeepseekV2ForCausalLM"]}
+    for named in ({}, {"model_type": "deepseek_v2"}):
+        header = read_hf({"model_type": "deepseek_vl_v2", "language_config": {**part, **named}})
+        assert (header.layout, header.head_dim) == ("half", 128)
+
+
+def test_a_type_without_that_switch_refuses_it() -> None:
+    assert refusal({"model_type": "deepseek_v3", **THETA, "use_mla": False}).startswith("use_mla is False; expected")
+
+
+@pytest.mark.parametrize(
+    ("kind", "architecture", "sentence"),
+    [
+        ("deepseek_v32", "deepseek32", "layout 'half', by"),
+        ("glm_moe_dsa", "glm-dsa", "layout 'interleaved', by"),
+        ("hy_v4", "hy_v4", "layout 'interleaved', in the last of their channels, by"),
+    ],
+)
+def test_an_indexer_is_the_same_duty_in_both_readers(kind: str, architecture: str, sentence: str, write: Write) -> None:
+    own = read_hf({"model_type": kind, "qk_rope_head_dim": 64})
+    file = read_gguf(write(architecture, key_length=576, key_length_mla=192, rope_dimension_count=64))
+    said = [[duty for duty in header.duties if "indexer" in duty] for header in (own, file)]
+    assert said[0] == said[1]
+    assert sentence in said[0][0]
+    assert (own.layout, own.head_dim) == (file.layout, file.head_dim) == ("interleaved", 64)
+
+
+def test_hy_v4_says_that_transformers_rotates_otherwise() -> None:
+    (told,) = read_hf({"model_type": "hy_v4", "rope_theta": 1e7}).conflicts
+    assert told.startswith("transformers' code of model_type 'hy_v4' rotates halves")
+
+
+def test_the_published_name_of_youtu_is_known() -> None:
+    header = read_hf({"model_type": "youtu_llm", "qk_rope_head_dim": 64, "rope_theta": 1.6e6})
+    assert (header.layout, header.head_dim) == ("interleaved", 64)
+
+
+def test_proportional_frequencies_of_latent_attention_stop_a_part_of_their_pairs() -> None:
+    rope = {"rope_type": "proportional", "rope_theta": 1e4, "partial_rotary_factor": 0.5}
+    header = read_hf({"model_type": "deepseek_v3", "qk_rope_head_dim": 64, "rope_parameters": rope})
+    expected = [1e4 ** (-2 * pair / 64) if pair < 16 else 0.0 for pair in range(32)]
+    np.testing.assert_allclose(header.frequencies.inv_freq, expected, rtol=1e-14)
+
+
+def test_minimax_follows_its_checkpoint_and_says_where_transformers_differs() -> None:
+    header = read_hf({"model_type": "minimax", "head_dim": 128, "rotary_dim": 64, "num_hidden_layers": 1})
+    assert header.rotary_dim == 64
+    assert "does not look at, and rotates 128: it was followed" in header.conflicts[0]
+
+
+# --- schemes beside the dict of RoPE
+
+CHUNKED = {
+    "model_type": "qwen2",
+    **THETA,
+    "max_position_embeddings": 1_010_000,
+    "dual_chunk_attention_config": {"chunk_size": 262_144, "original_max_position_embeddings": 262_144},
+}
+
+
+@pytest.mark.parametrize("seq_len", [None, 262_145])
+def test_dual_chunks_are_warned_of_where_they_change_positions(seq_len: int | None) -> None:
+    with pytest.warns(UserWarning, match="changes positions beyond 262144"):
+        read_hf(CHUNKED, seq_len=seq_len)
+
+
+def test_dual_chunks_are_noted_where_they_change_nothing() -> None:
+    (told,) = read_hf(CHUNKED, seq_len=262_144).conflicts
+    assert told.startswith("dual_chunk_attention_config (dual chunk attention) changes positions beyond 262144")
+
+
+@pytest.mark.parametrize("key", ["use_dynamic_ntk", "use_logn_attn"])
+def test_a_switch_of_another_scheme_is_warned_of(key: str) -> None:
+    with pytest.warns(UserWarning, match=f"{key} is True, which changes rotation or logits by length"):
+        read_hf({"model_type": "qwen2", **THETA, key: True})
+    assert read_hf({"model_type": "qwen2", **THETA, key: False}).conflicts == ()
+
+
+@STRICT
+@pytest.mark.parametrize("key", ["rotary_emb_scale_base", "rotary_scaling_factor"])
+def test_keys_of_schemes_that_are_not_here_are_refused(key: str, strict: bool) -> None:
+    assert refusal({"model_type": "nomic_bert", **THETA, key: 2}, strict=strict).startswith(
+        f"{key} is 2; expected null"
+    )
+
+
+# --- statements that must be true
+
+
+@STRICT
+def test_a_type_of_other_positions_with_keys_of_rope_is_not_said_to_have_none(strict: bool) -> None:
+    config = {"model_type": "t5", "d_model": 768, "d_kv": 64, "num_heads": 12, "rope_theta": 1e4}
+    line = refusal(config, strict=strict)
+    assert "has no rotary position embeddings" not in line
+    assert "rope_theta is 10000.0" in line
+    assert "layout=" in line
+    assert read_hf(config, layout="half").head_dim == 64
+
+
+def test_the_first_configuration_of_jina_v3_is_read() -> None:
+    config = {"model_type": "xlm-roberta", **SIZES, "position_embedding_type": "rotary", "rotary_emb_base": 2e4}
+    header = read_hf(config)
+    assert (header.layout, header.frequencies) == ("half", rn.frequencies.default(128, 2e4))
+    learned = refusal({**config, "position_embedding_type": "absolute", "rotary_emb_base": None})
+    assert learned.endswith("which has no rotary position embeddings: it has learned positions")
+
+
+@pytest.mark.parametrize(
+    ("config", "where"),
+    [
+        ({"model_type": "mpt", "attn_config": {"rope": True, "rope_theta": 1e4}}, "attn_config.rope is True"),
+        ({"model_type": "t5gemma", "encoder": {"rope_theta": 1e4}}, "only encoder speaks of RoPE"),
+        (
+            {"model_type": "colqwen2", "vlm_config": {"text_config": {"rope_theta": 1e6}}},
+            "only vlm_config.text_config speaks of RoPE",
+        ),
+        (
+            {"model_type": "qwen3_tts", "talker_config": {"rope_theta": 1e6}, "vision_config": {"rope_theta": 1e4}},
+            "only talker_config speaks of RoPE",
+        ),
+    ],
+)
+@STRICT
+def test_a_dict_within_that_speaks_of_rope_is_named(config: dict[str, Any], where: str, strict: bool) -> None:
+    line = refusal(config, strict=strict)
+    assert where in line
+    assert "no key speaks" not in line
+
+
+def test_mpt_with_values_that_its_switch_leaves_unused_has_alibi() -> None:
+    config = {"model_type": "mpt", "attn_config": {"alibi": True, "rope": False, "rope_theta": 1e4}}
+    assert refusal(config).endswith("it has biases by distance (ALiBi)")
+
+
+def test_moonshine_rotates_neighbours_of_nine_tenths_of_a_head() -> None:
+    heads = {"encoder_num_attention_heads": 8, "decoder_num_attention_heads": 8}
+    header = read_hf({"model_type": "moonshine", "hidden_size": 288, **heads, "rope_theta": 1e4})
+    assert (header.layout, header.head_dim, header.rotary_dim) == ("interleaved", 36, 32)
+    uneven = {"model_type": "moonshine", "hidden_size": 288, **heads, "encoder_num_attention_heads": 4}
+    assert refusal(uneven) == "encoder_num_attention_heads is 4; expected 8, as decoder_num_attention_heads is"
+
+
+def test_the_further_keys_of_nomics_files_are_known() -> None:
+    keys = {"rotary_emb_fraction": 1.0, "rotary_emb_interleaved": False, "rotary_emb_scale_base": None}
+    header = read_hf({"model_type": "nomic_bert", "n_embd": 768, "n_head": 12, "rotary_emb_base": 1000, **keys})
+    assert (header.layout, header.conflicts, header.frequencies) == ("half", (), rn.frequencies.default(64, 1000.0))
+
+
+# --- GGUF files
+
+
+def test_an_unknown_architecture_is_read_with_a_stated_layout(write: Write) -> None:
+    path = write("novel", **HEAD_128)
+    with pytest.raises(ValueError, match=r"expected a known one, or layout=, or strict=False$"):
+        read_gguf(path)
+    with pytest.warns(UserWarning, match="which is not known: all layers were taken to rotate alike"):
+        assert read_gguf(path, layout="interleaved").layout == "interleaved"
+
+
+def test_a_layout_goes_before_that_of_an_architecture_and_the_difference_is_told(write: Write) -> None:
+    header = read_gguf(write("llama", **HEAD_128), layout="half")
+    assert header.layout == "half"
+    assert header.conflicts == ("layout is 'half', where 'llama' has 'interleaved': it was followed.",)
+
+
+@pytest.mark.parametrize("architecture", sorted(ARCHITECTURES))
+def test_a_base_that_is_missing_is_an_error_unless_all_models_have_ten_thousand(
+    architecture: str, write: Write
+) -> None:
+    values = {"sliding_window": 512, "rope_dimension_count": 64, "key_length": 64, "block_count": 12}
+    path = write(architecture, rope_freq_base=None, **values, context_length=4096)
+    if ARCHITECTURES[architecture].theta is not None:
+        assert rn.Rope.from_gguf(path, layer_type="full_attention").theta == 1e4
+        return
+    with pytest.raises(ValueError, match=f"^{architecture}.rope.freq_base is missing"):
+        read_gguf_layers(path)
+
+
+@STRICT
+def test_a_file_of_ollama_without_bases_is_refused(strict: bool, write: Write) -> None:
+    path = write("gemma3", key_length=256, block_count=34, sliding_window=1024, rope_freq_base=None)
+    with pytest.raises(ValueError, match=r"^gemma3.rope.freq_base is missing; expected it, as layers of 'gemma3'"):
+        read_gguf_layers(path, strict=strict)
+
+
+def test_a_missing_base_is_a_guess_without_strict(write: Write) -> None:
+    path = write("qwen2", **HEAD_128, rope_freq_base=None)
+    with pytest.warns(UserWarning, match="models of 'qwen2' have several bases: 10000 is a guess"):
+        assert read_gguf(path, strict=False).frequencies == rn.frequencies.default(128, 1e4)
+
+
+@STRICT
+@pytest.mark.parametrize("architecture", sorted(DIALECTS))
+def test_ollamas_own_architectures_are_refused_with_their_keys(architecture: str, strict: bool, write: Write) -> None:
+    path = write(architecture, **HEAD_128, rope_scaling_factor=32.0)
+    keys = f"{architecture}.rope.freq_base, {architecture}.rope.scaling.factor; expected"
+    with pytest.raises(ValueError, match=keys):
+        read_gguf_layers(path, strict=strict)
+
+
+@STRICT
+@pytest.mark.parametrize("key", ["local.freq_base", "global.freq_base", "scaling.beta_fast", "freq_scale"])
+def test_keys_that_change_the_rotation_elsewhere_are_refused(key: str, strict: bool, tmp_path: Path) -> None:
+    path = tmp_path / "m.gguf"
+    writer = gguf.GGUFWriter(path, "gemma3")
+    writer.add_key_length(256)
+    writer.add_rope_freq_base(1e6)
+    writer.add_float32(f"gemma3.rope.{key}", 8.0)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    with pytest.raises(ValueError, match=f"'gemma3.rope.{key}' is a key that llama.cpp does not read for 'gemma3'"):
+        read_gguf_layers(path, strict=strict)
+
+
+@STRICT
+def test_an_unknown_architecture_must_say_what_its_factor_is_for(strict: bool, write: Write) -> None:
+    with pytest.raises(ValueError, match=r"^novel.rope.scaling.type is missing; expected it beside"):
+        read_gguf(write("novel", **HEAD_128, rope_scaling_factor=32.0), layout="half", strict=strict)
+
+
+# --- the command line
+
+
+def test_the_command_line_takes_a_layout(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from rope_numba.__main__ import main
+
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(NOVEL))
+    assert main(["inspect", str(path)]) == 2
+    assert "--layout ('half' or 'interleaved'), or --lenient" in capsys.readouterr().err
+    assert main(["inspect", str(path), "--layout", "interleaved"]) == 0
+    assert "interleaved layout" in capsys.readouterr().out
