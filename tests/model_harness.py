@@ -91,10 +91,21 @@ OWN: dict[str, dict[str, Any]] = {
     "glm4v_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
     "glm_image_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
     "qwen4_exp_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}},
-    "phi4_multimodal": {"layer_types": None},
+    "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] * 8},
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4},
+    "dots1": {"n_shared_experts": 1, "routed_scaling_factor": 1.0},
+    "gemma3n_text": {"num_kv_shared_layers": 0},
+    "cohere_compass_text": {
+        "layer_types": ["sliding_attention", "full_attention"] * 4,
+        "rope_parameters": {
+            "sliding_attention": {"rope_type": "default", "rope_theta": 5e4},
+            "full_attention": None,
+        },
+    },
 }
+CYCLES = ("hrm_text",)  # types that run the same layers several times, and count each time
 LAYERS = 8  # two rounds of the longest common pattern
-MOST_PARAMETERS = 120e6  # what is larger than this, tiny or not, takes minutes and gigabytes
+MOST_PARAMETERS = 200e6  # what is larger than this, tiny or not, takes minutes and gigabytes
 
 
 @dataclass
@@ -180,23 +191,35 @@ def tiny(peer: Any, kind: str) -> Any:
     width = width if isinstance(width, int) else 128
     sizes = {"hidden_size": heads * width, "num_attention_heads": heads, "num_hidden_layers": LAYERS, **TINY}
     sizes |= {"n_embd": heads * width, "n_head": heads, "n_layer": LAYERS}
-    if getattr(usual, "num_key_value_heads", None) == getattr(usual, "num_attention_heads", 0):
+    if of(usual, "num_key_value_heads") == of(usual, "num_attention_heads"):
         sizes["num_key_value_heads"] = heads
     if "head_dim" in names and not latent:
         sizes["head_dim"] = width
     given = {name: value for name, value in sizes.items() if name in names}
-    if "layer_types" in names and getattr(usual, "layer_types", None):
-        given["layer_types"] = None
+    for name in names:  # a value for each layer, of which the first stay
+        value = of(usual, name)
+        if isinstance(value, list) and len(value) == of(usual, "num_hidden_layers"):
+            given[name] = value[:LAYERS]
     few = {name: value for name, value in given.items() if "expert" not in name and "group" not in name}
     few.pop("num_key_value_heads", None)
+    first: Exception | None = None
     tries = [{**sizes, **OWN.get(kind, {})} for sizes in (given, few, {"num_hidden_layers": LAYERS, "vocab_size": 64})]
     for number, attempt in enumerate(tries):
         try:
             return config_class(**attempt)
-        except Exception:
+        except Exception as error:
+            first = first or error
             if number == len(tries) - 1:
-                raise
+                raise first from None
     raise AssertionError
+
+
+def of(config: Any, name: str) -> Any:
+    """Return a value of a configuration, or None if it has none, or one for each layer."""
+    try:
+        return getattr(config, name, None)
+    except Exception:
+        return None
 
 
 def model_of(peer: Any, config: Any) -> Any:
@@ -225,6 +248,8 @@ def run(peer: Any, model: Any) -> Watch:
     torch = peer.torch
     ids = torch.arange(3, 3 + TOKENS)[None]
     given: dict[str, Any] = {"input_ids": ids}
+    if model.config.model_type == "blt_global_transformer":  # whose tokens are patches
+        given = {"inputs_embeds": torch.randn(1, TOKENS, model.config.hidden_size)}
     if getattr(model.config, "is_encoder_decoder", False):
         given["decoder_input_ids"] = ids
         if getattr(model, "main_input_name", "input_ids") != "input_ids":
@@ -238,7 +263,7 @@ def run(peer: Any, model: Any) -> Watch:
 
 def alike(header: Header, before: Any, after: Any) -> bool:
     """Return whether ours rotates what went in to what came out."""
-    x, rotated = before[0].float().numpy(), after[0].float().numpy()
+    x, rotated = (np.ascontiguousarray(one[0].float().numpy()) for one in (before, after))
     axes = [axis for axis in (0, 1) if x.ndim == 3 and x.shape[axis] == TOKENS]
     if not axes or x.shape != rotated.shape or x.shape[-1] not in (header.head_dim, header.rotary_dim):
         return False
@@ -314,6 +339,9 @@ def examined(peer: Any, kind: str) -> Outcome:
             read = read_hf_layers(config.to_dict())
         except (TypeError, ValueError) as refused:
             return Outcome(kind, "refused", str(refused))
+        part = next(iter(read.headers.values())).model
+        if part != kind:
+            return Outcome(kind, "agree", f"read as its text part, {part}")
         if kind in TEXT_PARTS:
             return Outcome(kind, "agree", f"read as its text part, {TEXT_PARTS[kind]}")
         try:
@@ -321,6 +349,8 @@ def examined(peer: Any, kind: str) -> Outcome:
             watch = run(peer, model)
         except Exception as error:
             return Outcome(kind, "not run", f"{type(error).__name__}: {first_line(error)}")
+    if kind in CYCLES:
+        read = LayerHeaders(read.headers, ())
     why = compared(read, watch) or frequencies_differ(read, model)
     if not why:
         return Outcome(kind, "agree", f"{len(watch.records)} calls")

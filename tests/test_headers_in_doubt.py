@@ -219,6 +219,13 @@ def test_a_model_that_does_not_say_which_layers_have_attention_says_that_this_is
     assert any("Which layers have attention, and so rotate, is not known" in s for s in read.headers["all"].conflicts)
 
 
+@pytest.mark.parametrize("key", ["hybrid_override_pattern", "linear_attn_layers", "mamba_layer_interval"])
+def test_a_key_that_may_tell_of_layers_and_is_not_read_leaves_those_of_an_unknown_type_open(key: str) -> None:
+    config = {**NOVEL, "num_hidden_layers": 4, key: "M-M*"}
+    with pytest.warns(UserWarning, match=f"{key} may say which layers rotate, and is not read"):
+        assert read_hf_layers(config, layout="half").layers == ()
+
+
 # --- latent attention
 
 

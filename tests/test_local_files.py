@@ -292,9 +292,9 @@ def test_a_header_takes_no_more_memory_than_a_few_times_its_bytes(kind: str, tmp
 def test_values_beyond_what_is_kept_are_told_as_what_they_are(tmp_path: Path) -> None:
     raw = long_lists(U32, "I", 100)
     path = tmp_path / "m.gguf"
-    late = key("llama.rope.dimension_sections", ARRAY, (U32, [1, 1, 1, 1]))
+    late = key("olmo.rope.dimension_sections", ARRAY, (U32, [1, 1, 1, 1]))
     path.write_bytes(raw.replace(struct.pack("<IQQ", 3, 0, 102), struct.pack("<IQQ", 3, 0, 103)) + late)
-    with pytest.raises(ValueError, match=r"llama.rope.dimension_sections|one position"):
+    with pytest.raises(ValueError, match=r"olmo.rope.dimension_sections|one position"):
         rn.Rope.from_gguf(path)
 
 
@@ -319,7 +319,7 @@ def test_the_fullest_header_that_is_accepted_is_walked_in_bounded_time(tmp_path:
 
 def test_doubts_of_a_file_are_told_for_the_first_few_of_many(tmp_path: Path) -> None:
     path = tmp_path / "m.gguf"
-    path.write_bytes(header([ARCHITECTURE, WIDTH, *(key(f"llama.rope.x{i}", U8, 1) for i in range(5000))]))
+    path.write_bytes(header([ARCHITECTURE, WIDTH, *(key(f"olmo.rope.x{i}", U8, 1) for i in range(5000))]))
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         rope = rn.Rope.from_gguf(path, strict=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from ...numbers import counted, shown
@@ -9,12 +10,17 @@ from ..keys import LAYERS, Found, Keys, listed
 from .config import Config
 from .defaults import ATTENTION_FREE
 
-__all__ = ["MOST_LAYERS", "Layers", "read_layers"]
+__all__ = ["MOST_LAYERS", "Layers", "read_layers", "unread_key"]
 
 MOST_LAYERS = 10_000
 NAMES = {"G": "full_attention", "L": "sliding_attention", "R": "linear_attention", "C": "conv"}
 RECURRENT, FULL = NAMES["R"], NAMES["G"]
 INTERVALS = ("full_attention_interval", "layer_group_size")  # of each so many layers, the last has attention
+# Keys of layers that are read, and the names by which others may be known.
+READ = ("layer_types", "layers_block_type", "block_types", "attn_type_list", "hybrid_layer_pattern", "no_rope_layers")
+HINT = re.compile(
+    "(attn|attention|hybrid|mamba|recurrent|linear|rope).*(layers|pattern|interval|idxs|indices|type_list)"
+)
 ATTENTION_LAYERS = ("attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids")  # numbers of layers with attention
 
 
@@ -112,6 +118,20 @@ def _told_types(found: Config, count: int | None) -> tuple[Found | None, tuple[s
         every = interval.whole(1, MOST_LAYERS, "layers")
         return interval, tuple(FULL if (index + 1) % every == 0 else RECURRENT for index in range(count))
     return None, None
+
+
+def unread_key(found: Config) -> str | None:
+    """Return a key of an unknown model type that may say which layers rotate, but is not read."""
+    read = {*READ, *INTERVALS, *ATTENTION_LAYERS, *LAYERS, "cross_attention_layers", "layer_rope_theta"}
+    read |= {
+        "sliding_window_pattern",
+        "_sliding_window_pattern",
+        "global_attn_every_n_layers",
+        "no_rope_layer_interval",
+    }
+    names = [name for name in found.keys.values if isinstance(name, str) and name not in read and HINT.search(name)]
+    names = [name for name in names if found.keys.values[name] is not None]
+    return found.keys.source(names[0]) if names and found.known is None else None
 
 
 def _indices(found: Found, count: int) -> set[int]:

@@ -9,7 +9,7 @@ from ...numbers import counted, shown
 from ...texts import choice
 from ..keys import SHARES, THETAS, Found, Keys, listed, unrotated
 from .config import Config, rope_dict
-from .kinds import MOST_LAYERS, Layers, read_layers
+from .kinds import MOST_LAYERS, Layers, read_layers, unread_key
 
 __all__ = ["ALL", "Part", "Plan", "plan"]
 
@@ -77,6 +77,10 @@ def _labels(found: Config, layers: Layers, parts: dict[str, Part], silent: set[s
         return ()
     if layers.types is None and found.known is not None and found.known.model.hybrid:
         found.notes.conflict("Which layers have attention, and so rotate, is not known: no key that is read says it.")
+        return ()
+    unread = unread_key(found) if layers.types is None else None
+    if unread is not None:
+        found.guess(found.notes, f"{unread} may say which layers rotate, and is not read: layers are not known.")
         return ()
     labels: list[str | None] = []
     for index in range(layers.count):
