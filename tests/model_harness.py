@@ -85,7 +85,16 @@ TINY: dict[str, Any] = {
 OWN: dict[str, dict[str, Any]] = {
     "bamba": {"attn_layer_indices": [3]},
     "esm": {"position_embedding_type": "rotary", "mask_token_id": 3},
-    "moonshine": {"encoder_num_attention_heads": 4, "encoder_num_hidden_layers": 2, "encoder_num_key_value_heads": 4},
+    "moonshine": {
+        "hidden_size": 288,
+        "encoder_num_attention_heads": 8,
+        "encoder_num_key_value_heads": 8,
+        "decoder_num_attention_heads": 8,
+        "decoder_num_key_value_heads": 8,
+        "encoder_num_hidden_layers": 2,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+    },
     "granitemoehybrid": {"position_embedding_type": "rope", "layer_types": ["linear_attention", "full_attention"] * 4},
     "mllama_text_model": {"cross_attention_layers": [3]},
     "glm4v_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.5}},
@@ -93,6 +102,7 @@ OWN: dict[str, dict[str, Any]] = {
     "qwen4_exp_text": {"rope_parameters": {"rope_type": "default", "rope_theta": 1e4, "partial_rotary_factor": 0.25}},
     "deepseek_ocr2_text": {"mlp_layer_types": ["dense"] * 8},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 4},
+    "step3p5": {"sliding_window": 16},
     "dots1": {"n_shared_experts": 1, "routed_scaling_factor": 1.0},
     "gemma3n_text": {"num_kv_shared_layers": 0},
     "cohere_compass_text": {
@@ -230,11 +240,17 @@ def model_of(peer: Any, config: Any) -> Any:
     name = name[0] if isinstance(name, (tuple, list)) else name
     if name is None:
         module = importlib.import_module(type(config).__module__.replace("configuration_", "modeling_"))
+        classes = [one for one in vars(module).values() if getattr(one, "config_class", None) is type(config)]
+        classes = [one for one in classes if re.search(r"(?<!PreTrained)(Model|Transformer)$", one.__name__)]
         stem = type(config).__name__.removesuffix("Config")
-        name = next(one for one in (f"{stem}Model", stem) if hasattr(module, one))
-        model_class = getattr(module, name)
+        classes += [getattr(module, one) for one in (f"{stem}Model", stem) if hasattr(module, one)]
+        if not classes:
+            raise LookupError("no class of a model has this configuration")
+        model_class = classes[0]
     else:
-        model_class = getattr(peer.version, name)
+        spec = type(config).__module__.replace("configuration_", "modeling_")
+        module = importlib.import_module(spec) if importlib.util.find_spec(spec) else None
+        model_class = getattr(module, name, None) or getattr(peer.version, name)
     with peer.torch.device("meta"):
         many = sum(parameter.numel() for parameter in model_class(config).parameters())
     if many > MOST_PARAMETERS:
@@ -265,9 +281,10 @@ def alike(header: Header, before: Any, after: Any) -> bool:
     """Return whether ours rotates what went in to what came out."""
     x, rotated = (np.ascontiguousarray(one[0].float().numpy()) for one in (before, after))
     axes = [axis for axis in (0, 1) if x.ndim == 3 and x.shape[axis] == TOKENS]
-    if not axes or x.shape != rotated.shape or x.shape[-1] not in (header.head_dim, header.rotary_dim):
+    if x.ndim != 3 or x.shape != rotated.shape or x.shape[-1] not in (header.head_dim, header.rotary_dim):
         return False
-    order, positions = ("thd", "htd")[axes[0]], np.arange(TOKENS)
+    tokens = axes[0] if axes else 1  # sound has another number of them
+    order, positions = ("thd", "htd")[tokens], np.arange(x.shape[tokens])
     ours = rotate_ours(header, x, positions, order)
     tolerance = np.broadcast_to(allowed(header, x, positions, order), ours.shape) + 1e-5
     pairs = header.frequencies.pairs
