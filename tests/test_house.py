@@ -168,10 +168,10 @@ ARROWS: dict[str, set[str]] = {
     },
     "models.hf.named": {"frequencies", "models.hf.config", "models.hf.layers", "models.keys", "numbers"},
     "models.hf.opening": {
-        "models.hf.refusals",
         "literals",
         "models.hf.config",
         "models.hf.defaults",
+        "models.hf.refusals",
         "models.keys",
         "numbers",
         "wording",
@@ -187,12 +187,11 @@ ARROWS: dict[str, set[str]] = {
         "numbers",
     },
     "models.hf.reader": {
-        "models.hf.opening",
         "literals",
         "models.header",
         "models.hf.assembly",
-        "models.hf.config",
         "models.hf.files",
+        "models.hf.opening",
         "models.hf.params",
     },
     "models.hf.schemes": {
