@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from types import ModuleType
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -25,6 +26,8 @@ Places = tuple[int, int] | NDArray[np.int64]
 
 # What rotates q and k: for any work, and for what is probably small.
 Entries = tuple["Entry", "Entry"]
+
+GATHERED_AT_ONCE = 1 << 12  # positions of all streams, whose rows are a few MiB
 
 FLOAT32, FLOAT64 = np.dtype(np.float32), np.dtype(np.float64)
 
@@ -109,10 +112,16 @@ class Engine:
 
     def _rows_of_streams(self, table: Table, places: NDArray[np.int64]) -> Rows:
         """Return rows whose pairs follow the positions of their own streams."""
-        (first, _), *others = self.pairs_of_streams
-        rows = table.gather(places[first])
-        for stream, pairs in others:
-            np.copyto(rows, table.gather(places[stream]), where=pairs)
+        streams = [stream for stream, _ in self.pairs_of_streams]
+        if places.size <= GATHERED_AT_ONCE:
+            gathered = table.gather(places.reshape(-1, places.shape[-1]))
+            of_streams: Rows = gathered.reshape(*places.shape, *gathered.shape[2:])
+            each: Iterator[Rows] = (of_streams[stream] for stream in streams)
+        else:
+            each = (table.gather(places[stream]) for stream in streams)
+        rows = next(each)
+        for (_, pairs), others in zip(self.pairs_of_streams[1:], each, strict=True):
+            np.copyto(rows, others, where=pairs)
         return rows
 
     def kernels_for(self, storage: str) -> InPlaceKernels | None:
