@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,8 @@ pytestmark = pytest.mark.process
 
 KERNELS = Path(rope_numba.__file__).parent / "kernels"
 
-# One kernel in place and one from array to array, and what the entry answers to a plain call.
-OBSERVE = """
+# A kernel in place, and what its entry answers to a plain call; and a kernel from array to array.
+ATTEMPT = """
 remember()
 
 def attempt(**more):
@@ -25,8 +26,9 @@ def attempt(**more):
     except Exception as error:  # what changed code may well lead to
         digest.update(str(error).encode())
         return False
-
-good = all([attempt(), attempt(out="float16")])
+"""
+IN_PLACE = f"""{ATTEMPT}
+good = attempt()
 from rope_numba.kernels import flags, launch
 q = np.ones((2, 3, 8), np.float32)
 asked = flags.pack_flags(flags.NO_KEY, 8, 0)
@@ -35,6 +37,10 @@ answer = launch.in_place_for("f32", "half").get()(q, q[..., :0], rows, asked)
 digest.update(repr((int(answer), q.tolist())).encode())
 report(good)
 """
+OUT_OF_PLACE = f"""{ATTEMPT}
+report(attempt(out="float16"))
+"""
+COMPILED = {IN_PLACE: 2, OUT_OF_PLACE: 4}  # functions
 
 # A change of what each file does: old text, new text, and whether what comes out is another then.
 CHANGES: dict[str, tuple[str, str, bool]] = {
@@ -58,6 +64,8 @@ CHANGES: dict[str, tuple[str, str, bool]] = {
     "vector.py": ("ir.IRBuilder.sub, ir.IRBuilder.fsub", "ir.IRBuilder.sub, ir.IRBuilder.fadd", True),
     "walk.py": ("a_at += a_axes.token_stride", "a_at += 0", True),
 }
+# Which of the two kernels is seen to change: the other one's names have the same digest (tested below).
+SEEN_FROM_ARRAY_TO_ARRAY = {"out_of_place.py", "precheck.py", "storage.py"}
 
 
 def edit(kernels: Path, file: str) -> None:
@@ -70,11 +78,11 @@ def edit(kernels: Path, file: str) -> None:
 
 @dataclass
 class Installed:
-    """A copy of the package, its compiled code, and what comes out of it."""
+    """A copy of the package, its compiled code, and what comes out of each kernel."""
 
     package: Path
     cache: Path
-    bits: str
+    bits: dict[str, str]
 
     @property
     def kernels(self) -> Path:
@@ -85,32 +93,60 @@ class Installed:
 def warm(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     """Return a copy of the package whose kernels have been compiled."""
     package, cache = copied(tmp_path_factory.mktemp("installed") / "package"), tmp_path_factory.mktemp("compiled")
-    said = rotate(environment(cache, package), OBSERVE)
-    assert (said["good"], said["hits"]) == (True, 0)
-    assert said["file"] == str(package / "rope_numba" / "__init__.py")
-    return Installed(package, cache, said["bits"])
+    bits = {}
+    for code, compiled in COMPILED.items():
+        said = rotate(environment(cache, package), code)
+        assert (said["good"], said["hits"], said["misses"]) == (True, 0, compiled)
+        assert said["file"] == str(package / "rope_numba" / "__init__.py")
+        bits[code] = said["bits"]
+    return Installed(package, cache, bits)
 
 
 def test_every_kernel_source_is_changed_below() -> None:
     assert set(CHANGES) == {path.name for path in KERNELS.glob("*.py")}
 
 
+def contents(cache: Path) -> dict[Path, bytes]:
+    """Return what stands in each file of compiled code."""
+    return {path: path.read_bytes() for path in cache.rglob("*.nb[ic]")}
+
+
+def test_names_of_all_compiled_functions_end_in_one_digest(warm: Installed) -> None:
+    found = [re.search(r"_([0-9a-f]{16})-", name) for name in names(warm.cache)]
+    assert len(found) == 2 * sum(COMPILED.values())
+    assert len({match and match[1] for match in found}) == 1
+    assert None not in found
+
+
 @pytest.mark.parametrize("file", CHANGES)
-def test_a_changed_source_never_runs_old_code(file: str, warm: Installed) -> None:
-    variables, old_files = environment(warm.cache, warm.package), names(warm.cache)
-    original = (warm.kernels / file).read_text()
+def test_a_changed_source_never_runs_old_code_and_leaves_it_as_it_was(file: str, warm: Installed) -> None:
+    code = OUT_OF_PLACE if file in SEEN_FROM_ARRAY_TO_ARRAY else IN_PLACE
+    before, original = contents(warm.cache), (warm.kernels / file).read_text()
     try:
         edit(warm.kernels, file)
-        changed = rotate(variables, OBSERVE)
+        changed = rotate(environment(warm.cache, warm.package), code)
     finally:
         (warm.kernels / file).write_text(original)
-    assert (changed["hits"], changed["misses"]) == (0, 6)
+    assert (changed["hits"], changed["misses"]) == (0, COMPILED[code])
     another = CHANGES[file][2]
     assert changed["good"] or another
-    assert (changed["bits"] != warm.bits) == another
-    assert len(names(warm.cache) - old_files) == 12
-    again = rotate(variables, OBSERVE)  # the first code is still there
-    assert (again["bits"], again["hits"], again["misses"]) == (warm.bits, 6, 0)
+    assert (changed["bits"] != warm.bits[code]) == another
+    after = contents(warm.cache)
+    assert len(after) - len(before) == 2 * COMPILED[code]
+    assert {path: after[path] for path in before} == before
+
+
+def test_sources_that_are_as_they_were_run_their_first_code(warm: Installed) -> None:
+    variables, panel = environment(warm.cache, warm.package), warm.kernels / "panel.py"
+    original = panel.read_text()
+    try:
+        edit(warm.kernels, "panel.py")
+        assert rotate(variables, IN_PLACE)["bits"] != warm.bits[IN_PLACE]
+    finally:
+        panel.write_text(original)
+    for code, compiled in COMPILED.items():
+        said = rotate(variables, code)
+        assert (said["bits"], said["hits"], said["misses"]) == (warm.bits[code], compiled, 0)
 
 
 @pytest.mark.parametrize("file", ["panel.py", "flags.py"])
@@ -119,7 +155,7 @@ def test_a_process_whose_sources_change_under_it_leaves_no_old_code_behind(file:
     # One has imported the kernels by the time of the change, the other only what a Rope is made of.
     wait = 'print("ready", flush=True)\nsys.stdin.readline()\n'
     codes = ("import rope_numba.kernels.launch\n", "rn.Rope(24)\n")
-    processes = [start(code + wait + OBSERVE, environment(cache, package)) for code in codes]
+    processes = [start(code + wait + IN_PLACE, environment(cache, package)) for code in codes]
     for process in processes:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
@@ -128,8 +164,8 @@ def test_a_process_whose_sources_change_under_it_leaves_no_old_code_behind(file:
     assert early["good"]
     assert early["folders"] == ["None"]
     assert late["good"] != CHANGES[file][2]
-    fresh = rotate(environment(cache, package), OBSERVE)
-    cold = rotate(environment(tmp_path / "empty", package), OBSERVE)
+    fresh = rotate(environment(cache, package), IN_PLACE)
+    cold = rotate(environment(tmp_path / "empty", package), IN_PLACE)
     assert fresh["bits"] == cold["bits"]
 
 
@@ -137,24 +173,24 @@ def test_a_package_in_a_zip_file_never_runs_old_code(warm: Installed, tmp_path: 
     package, archive = copied(tmp_path / "package"), tmp_path / "package.zip"
     variables = environment(None, archive, HOME=str(tmp_path))
     zipped(package, archive)
-    assert rotate(variables, OBSERVE)["bits"] == warm.bits
-    again = rotate(variables, OBSERVE)
-    assert (again["bits"], again["misses"]) == (warm.bits, 0)
+    assert rotate(variables, IN_PLACE)["bits"] == warm.bits[IN_PLACE]
+    again = rotate(variables, IN_PLACE)
+    assert (again["bits"], again["misses"]) == (warm.bits[IN_PLACE], 0)
     edit(package / "rope_numba" / "kernels", "panel.py")
     zipped(package, archive)
-    changed = rotate(variables, OBSERVE)
+    changed = rotate(variables, IN_PLACE)
     assert changed["hits"] == 0
-    assert changed["bits"] != warm.bits
+    assert changed["bits"] != warm.bits[IN_PLACE]
 
 
 def test_another_version_of_numba_never_runs_old_code(warm: Installed, tmp_path: Path) -> None:
     # Numba asks its own version too, but of an index that two versions may be writing.
-    assert rotate(environment(tmp_path), OBSERVE)["bits"] == warm.bits
+    assert rotate(environment(tmp_path), IN_PLACE)["bits"] == warm.bits[IN_PLACE]
     files = names(tmp_path)
-    another = rotate(environment(tmp_path), 'import numba\nnumba.__version__ = "999.0"\n' + OBSERVE)
-    assert (another["bits"], another["hits"]) == (warm.bits, 0)
+    another = rotate(environment(tmp_path), 'import numba\nnumba.__version__ = "999.0"\n' + IN_PLACE)
+    assert (another["bits"], another["hits"]) == (warm.bits[IN_PLACE], 0)
     assert len(names(tmp_path)) == 2 * len(files)
-    assert rotate(environment(tmp_path), OBSERVE)["misses"] == 0
+    assert rotate(environment(tmp_path), IN_PLACE)["misses"] == 0
 
 
 def test_what_is_compiled_has_all_its_sources_in_the_folder_that_is_digested() -> None:
