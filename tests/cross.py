@@ -83,6 +83,7 @@ def write_kernels(processor: Processor) -> dict[tuple[int, int], str]:
     return {(storage, layout): text for storage, layout, text in json.loads(done.stdout)}
 
 
+@functools.cache
 def compile_kernel(processor: Processor, storage: int, layout: int) -> tuple[str, bytes]:
     """Return assembly and object of `rotate_<storage>_<layout>`."""
     llvm.initialize_all_targets()

@@ -79,24 +79,28 @@ def test_in_jitted_code_and_from_python_it_is_the_reference(name: str, dtype: st
             assert_same_bits(rotated, expected_of(name, x, cos, sin))
 
 
+# Every storage once, and every layout twice: a kernel takes seconds to compile into a parallel function.
 @pytest.mark.parametrize(
-    ("storage", "dtype"), [("", "float32"), ("", "float64"), ("_f16", "float16"), ("_bf16", "bfloat16")]
+    ("first", "second"),
+    [
+        (("rotate_interleaved", "float32"), ("rotate_half_split_f16", "float16")),
+        (("rotate_half_split", "float64"), ("rotate_interleaved_bf16", "bfloat16")),
+    ],
 )
-def test_under_a_users_prange_it_is_the_reference(storage: str, dtype: str) -> None:
-    # Both layouts in one loop: a parallel function takes seconds to compile, nearly whatever it holds.
-    interleaved, half = getattr(rn, "rotate_interleaved" + storage), getattr(rn, "rotate_half_split" + storage)
+def test_under_a_users_prange_it_is_the_reference(first: tuple[str, str], second: tuple[str, str]) -> None:
+    rotate_first, rotate_second = getattr(rn, first[0]), getattr(rn, second[0])
 
     @njit(parallel=True)
-    def jitted(q: Array, k: Array, cos: Array, sin: Array) -> None:
+    def jitted(q: Array, q_cos: Array, q_sin: Array, k: Array, k_cos: Array, k_sin: Array) -> None:
         for t in prange(q.shape[0]):
-            interleaved(q[t : t + 1], cos[t : t + 1], sin[t : t + 1])
-            half(k[t : t + 1], cos[t : t + 1], sin[t : t + 1])
+            rotate_first(q[t : t + 1], q_cos[t : t + 1], q_sin[t : t + 1])
+            rotate_second(k[t : t + 1], k_cos[t : t + 1], k_sin[t : t + 1])
 
     for shape in ((64, 3, 80, 36), (1, 1, 2, 1)):
-        q, cos, sin = numbers(*shape, dtype)
-        k = q[:, ::-1].copy()
-        expected = expected_of("rotate_interleaved", q, cos, sin), expected_of("rotate_half_split", k, cos, sin)
-        jitted(given(q), given(k), cos, sin)
+        q, *q_tables = numbers(*shape, first[1])
+        k, *k_tables = numbers(*shape, second[1])
+        expected = expected_of(first[0], q, *q_tables), expected_of(second[0], k, *k_tables)
+        jitted(given(q), *q_tables, given(k), *k_tables)
         assert_same_bits(q, expected[0])
         assert_same_bits(k, expected[1])
 
@@ -475,9 +479,9 @@ for option in sys.argv[1:]:
 print((rope(x, offset=0) == expected).all())
 """
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    for options in (["fastmath"], ["forceinline"], []):
+    for option in ("fastmath", "forceinline"):  # the second process loads what the first has cached
         done = subprocess.run(
-            [sys.executable, "-c", code, *options], capture_output=True, text=True, env=environment, check=False
+            [sys.executable, "-c", code, option], capture_output=True, text=True, env=environment, check=False
         )
         assert done.returncode == 0, done.stderr
         assert set(done.stdout.split()) == {"True"}
