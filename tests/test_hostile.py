@@ -12,20 +12,20 @@ import dataclasses
 import functools
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any
 
 import hypothesis
 import ml_dtypes
 import mpmath
 import numpy as np
 import oracle
+from decisions import Choices
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 import rope_numba as rn
 
-T = TypeVar("T")
 Arrays = NDArray[Any]
 
 CALLS = max(400, hypothesis.settings.default.max_examples)
@@ -81,23 +81,6 @@ NOT_ARRAYS: list[Any] = [
     *(None, [[[1.0] * 8]], 1, 1.5, True, "q", b"q", np.float32(1), memoryview(bytes(64)), Tensor(), np.ndarray, {}),
     *(Unprintable(), type("", (), {})(), type("two\nlines", (), {})(), np.ma.masked, range(8), 10**5000, np.nan),
 ]
-
-
-class Choices:
-    """Decisions, read from bytes; where they have run out, the plainest."""
-
-    def __init__(self, data: bytes) -> None:
-        self.data, self.place = data, 0
-
-    def below(self, count: int) -> int:
-        self.place += 1
-        return self.data[self.place - 1] % count if self.place <= len(self.data) else 0
-
-    def pick(self, options: Sequence[T]) -> T:
-        return options[self.below(len(options))]
-
-    def rarely(self, one_in: int) -> bool:
-        return self.below(one_in) == one_in - 1
 
 
 # --- memory, and arrays over it ---

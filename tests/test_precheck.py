@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from decisions import Choices
 from helpers import ORDERS, needs_jit
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -18,22 +19,24 @@ pytestmark = needs_jit
 
 HEAD_DIM = 4
 ROOM = 1024  # bytes from one array to the next
-HAZARDS = ("over", "near", "longer", "shorter", "axes", "strides", "odd", "rows", "positions", "bare")
-TOGETHER = (["over", "strides"], ["near", "strides"])
+BYTES = 48  # that a call is made of
+HAZARDS = ("over", "near", "longer", "shorter", "axes", "strides", "wide", "odd", "rows", "positions", "bare")
+TOGETHER = (["over", "strides"], ["near", "strides"], ["over", "wide"])
 
 
-@st.composite
-def looks(draw: Any) -> tuple[list[NDArray[Any]], tuple[int, ...], int, bool]:
+def looks(choices: Choices) -> tuple[list[NDArray[Any]], tuple[int, ...], int, bool]:
     """Return q, q_out, k, k_out, the rows' shape, flags, and whether anything is the matter with them."""
-    order, alone = draw(st.sampled_from(ORDERS)), draw(st.booleans())
-    batch, tokens = draw(st.sampled_from([None, 1, 2])), draw(st.integers(1, 2))
-    hazards = draw(st.one_of(st.lists(st.sampled_from(HAZARDS), max_size=2), st.sampled_from(TOGETHER)))
-    heads = [draw(st.integers(1, 2))] * 2 + [draw(st.integers(1, 2))] * 2
-    size, outs = draw(st.sampled_from([2, 4])), [draw(st.sampled_from([2, 4])) for _ in range(2)]
+    order, alone = choices.pick(ORDERS), choices.rarely(2)
+    batch, tokens = choices.pick([None, 1, 2]), choices.pick([1, 2])
+    hazards = [choices.pick(HAZARDS) for _ in range(choices.below(3))]
+    if choices.rarely(3):
+        hazards = list(choices.pick(TOGETHER))
+    heads = [choices.pick([1, 2])] * 2 + [choices.pick([1, 2])] * 2
+    size, outs = choices.pick([2, 4]), [choices.pick([2, 4]) for _ in range(2)]
     sizes = size, outs[0], size, outs[1]
-    here = [False, draw(st.integers(0, 2)) == 0, False, draw(st.integers(0, 2)) == 0]
-    one = draw(st.integers(0, 3))  # where two of them often meet
-    struck = {hazard: one if draw(st.booleans()) else draw(st.integers(0, 3)) for hazard in hazards}
+    here = [False, choices.rarely(3), False, choices.rarely(3)]
+    one = choices.below(4)  # where two of them often meet
+    struck = {hazard: one if choices.rarely(2) else choices.below(4) for hazard in hazards}
     memory = np.zeros(6 * ROOM, np.uint8)
     base = -memory.ctypes.data % 64
     arrays: list[NDArray[Any]] = []
@@ -46,18 +49,19 @@ def looks(draw: Any) -> tuple[list[NDArray[Any]], tuple[int, ...], int, bool]:
         start = base + ROOM * (1 + which)
         strike = {hazard for hazard, at in struck.items() if at == which}
         if strike & {"over", "near"} and arrays:
-            start = base + ROOM * (1 + draw(st.integers(0, which - 1)))
-            start += draw(st.sampled_from([8, -8, 16, 32, -32, 64, -64])) if "near" in strike else 0
+            start = base + ROOM * (1 + choices.below(which))
+            start += choices.pick([8, -8, 16, 32, -32, 64, -64]) if "near" in strike else 0
         if strike & {"longer", "shorter"}:
-            shape[draw(st.integers(0, len(shape) - 1))] += 1 if "longer" in strike else -1
+            shape[choices.below(len(shape))] += 1 if "longer" in strike else -1
         if "axes" in strike:
             shape = shape[1:]
         strides = [sizes[which] * int(np.prod(shape[axis + 1 :])) for axis in range(len(shape))]
+        if "wide" in strike:  # as an array of elements of 4 bytes has them
+            strides[:-1] = [4 * stride // sizes[which] for stride in strides[:-1]]
         if "strides" in strike:
-            axis = draw(st.integers(0, len(shape) - 1))
-            strides[axis] *= draw(st.sampled_from([-1, 0, 2, -2]))
+            strides[choices.below(len(shape))] *= choices.pick([-1, 0, 2, -2])
         arrays.append(np.ndarray(shape, f"f{sizes[which]}", memory.data, start + ("odd" in strike), strides))
-    per_row, one_row = "bare" in struck if batch is None else draw(st.booleans()), draw(st.integers(0, 3)) == 0
+    per_row, one_row = "bare" in struck if batch is None else choices.rarely(2), choices.rarely(4)
     rows = [batch or 1 if per_row else 1, 1 if one_row else tokens, 2, HEAD_DIM // 2]
     flags = (HEAD_MAJOR if order == "htd" else 0) | (PER_BATCH if per_row else 0) | (SINGLE_POSITION if one_row else 0)
     rows[0] += "rows" in struck
@@ -74,16 +78,22 @@ def addresses(x: NDArray[Any]) -> list[int]:
     return [int(start) + byte for start in np.ravel(starts) for byte in range(x.itemsize)]
 
 
+def counts(x: NDArray[Any], flags: int) -> tuple[int, int]:
+    """Return how many rows of a batch and how many tokens an array has."""
+    tokens = 1 if x.ndim == 2 else x.shape[-2 if flags & HEAD_MAJOR else -3]
+    return x.shape[0] if x.ndim == 4 else 1, tokens
+
+
 def is_right(arrays: list[NDArray[Any]], rows: tuple[int, ...], flags: int) -> bool:
     """Tell from every byte whether q and k can be rotated to where they go."""
     q, q_out, k, k_out = arrays
     for x in arrays:
         if x.ndim != q.ndim or x.shape[-1] != HEAD_DIM or x.strides[-1] != x.itemsize or x.size == 0:
             return False
-        tokens, batch = x.shape[-2 if flags & HEAD_MAJOR else -3], x.shape[0] if x.ndim == 4 else 1
+        batch, tokens = counts(x, flags)
         if tokens != rows[1] and not (flags & SINGLE_POSITION and rows[1] == 1):
             return False
-        if (batch, tokens) != (q.shape[0] if q.ndim == 4 else 1, q.shape[-2 if flags & HEAD_MAJOR else -3]):
+        if (batch, tokens) != counts(q, flags):
             return False
         if rows[0] != (batch if flags & PER_BATCH else 1) or (flags & PER_BATCH and x.ndim < 4):
             return False
@@ -100,13 +110,11 @@ def is_right(arrays: list[NDArray[Any]], rows: tuple[int, ...], flags: int) -> b
 
 
 @settings(max_examples=3000)
-@given(looks())
-def test_what_is_let_through_is_right_and_what_is_plain_is_let_through(
-    given_to: tuple[list[NDArray[Any]], tuple[int, ...], int, bool],
-) -> None:
+@given(st.binary(min_size=BYTES, max_size=BYTES))
+def test_what_is_let_through_is_right_and_what_is_plain_is_let_through(data: bytes) -> None:
     from rope_numba.kernels import launch
 
-    arrays, shape, flags, plain = given_to
+    arrays, shape, flags, plain = looks(Choices(data))
     check = launch.get_precheck()
     assert check is not None
     sizes = arrays[0].itemsize | arrays[1].itemsize << 8 | arrays[3].itemsize << 16
