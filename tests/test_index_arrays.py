@@ -96,16 +96,18 @@ def test_jitted_code_copies_too_and_assigns_likewise() -> None:
     numba = pytest.importorskip("numba")
 
     @numba.njit
-    def both(x: Any, mask: Any, cos: Any, sin: Any) -> None:
-        rn.rotate_half_split(x[mask], cos, sin)
+    def rotate(x: Any, mask: Any, cos: Any, sin: Any, assigning: bool) -> None:
         part = x[mask]
         rn.rotate_half_split(part, cos, sin)
-        x[mask] = part
+        if assigning:
+            x[mask] = part
 
     x, mask = normal((8, 2, 8)), PICKS["mask"]
-    wanted = x[mask]
+    before, wanted = x.copy(), x[mask]
     rn.rotate_half_split(wanted, COS, SIN)
-    both(x, mask, COS, SIN)
+    rotate(x, mask, COS, SIN, False)
+    assert_same_bits(x, before)
+    rotate(x, mask, COS, SIN, True)
     assert_same_bits(x[mask], wanted)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import os
 import re
 import subprocess
@@ -93,17 +95,50 @@ def test_an_error_of_numbas_import_is_a_reason_on_one_short_line(
     assert len(reason) < 300
 
 
+OBSERVE = """
+import contextlib, io, json
+import numpy as np
+import rope_numba as rn
+
+q = np.ones((2, 1, 4), np.float32); twin = q.copy()
+rotated = WITH_A_KERNEL
+if rotated:
+    rn.Rope(4)(q, offset=3); rn.Rope(4, backend="numpy")(twin, offset=3)
+    rotated = bool((q == twin).all() and (q != 1).any())
+from rope_numba import __main__ as command, selfcheck
+errors = []
+for work in (lambda: selfcheck.compare("float32", "half"), lambda: next(selfcheck.timings())):
+    try:
+        errors.append(f"no error, but {work()!r}")
+    except RuntimeError as error:
+        errors.append(str(error))
+printed = io.StringIO()
+with contextlib.redirect_stdout(printed):
+    status = command.main([])
+print(json.dumps({"rotated": rotated, "errors": errors, "status": status, "printed": printed.getvalue()}))
+"""
+
+
+@functools.cache
+def observed(cause: str) -> dict[str, Any]:
+    """Return what a fresh process says of a rotation, of a comparison, of timings and on the command line."""
+    # Without Numba the backend "numba" is refused (test_fallback.py).
+    done = process(CAUSES[cause][0] + OBSERVE.replace("WITH_A_KERNEL", str(cause != "no Numba")))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    seen: dict[str, Any] = json.loads(done.stdout)
+    return seen
+
+
 @pytest.mark.parametrize("cause", CAUSES)
 def test_the_command_prints_the_reason_first_and_claims_no_agreement(cause: str) -> None:
-    prepare, reason = CAUSES[cause]
-    done = process(prepare + "import sys; from rope_numba import __main__; sys.exit(__main__.main([]))")
-    assert done.returncode == 1, done.stderr
-    assert done.stderr == ""
-    lines = done.stdout.splitlines()
+    reason, seen = CAUSES[cause][1], observed(cause)
+    assert seen["status"] == 1
+    lines = seen["printed"].splitlines()
     assert lines[0] == f"Nothing is compared or timed, as compiled kernels do not run here: {reason}"
     assert f"kernels         none: {reason}" in lines
     for claim in ("all the same", "bit for bit", "ratio", "microseconds"):
-        assert claim not in done.stdout
+        assert claim not in seen["printed"]
     names = {line.split("  ")[0] for line in lines[1:]}
     assert {"rope_numba", "files", "Python", "NumPy", "kernels"} <= names
     assert ("Numba" in names) == (cause not in ("no Numba", "forked"))
@@ -113,30 +148,12 @@ def test_the_command_prints_the_reason_first_and_claims_no_agreement(cause: str)
 
 @pytest.mark.parametrize("cause", CAUSES)
 def test_nothing_is_compared_or_timed_without_kernels(cause: str) -> None:
-    prepare, reason = CAUSES[cause]
-    code = """
-from rope_numba import selfcheck
-for work in (lambda: selfcheck.compare("float32", "half"), lambda: next(selfcheck.timings())):
-    try:
-        print(work())
-    except RuntimeError as error:
-        print(error)
-"""
-    done = process(prepare + code)
-    assert done.stdout.splitlines() == [f"compiled kernels do not run here: {reason}"] * 2, done.stderr
+    assert observed(cause)["errors"] == [f"compiled kernels do not run here: {CAUSES[cause][1]}"] * 2
 
 
 @pytest.mark.parametrize("cause", [cause for cause in CAUSES if cause != "no Numba"])
 def test_numpy_rotates_without_kernels(cause: str) -> None:
-    code = """
-import sys
-import numpy as np, rope_numba as rn
-q = np.ones((2, 1, 4), np.float32); twin = q.copy()
-rn.Rope(4)(q, offset=3); rn.Rope(4, backend="numpy")(twin, offset=3)
-print((q == twin).all(), (q != 1).any(), "rope_numba.kernels.move" in sys.modules)
-"""
-    done = process(CAUSES[cause][0] + code)
-    assert done.stdout.split()[:2] == ["True", "True"], done.stderr
+    assert observed(cause)["rotated"]
 
 
 # --- the comparison counts the rotations in NumPy
