@@ -81,6 +81,7 @@ rn.layouts.indices(8, source="half", target="halves")
 """
 
 
+@pytest.mark.process  # as mypy is there for these tests only, and takes seconds
 def test_a_type_checker_takes_the_words_and_no_others(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     path = tmp_path / "calls.py"
