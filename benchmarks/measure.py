@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 __all__ = [
     "DTYPES",
     "LAYOUTS",
+    "ROWS_ONLY",
+    "SECONDS",
     "array",
     "bits",
     "measure",
@@ -49,7 +51,9 @@ START = 16  # bytes past a multiple of 64 where arrays begin, as NumPy's own lar
 LAP = 1e-3  # seconds that a lap takes, at least
 SECONDS = float(os.environ.get("BENCHMARK_SECONDS", "1"))  # that all turns of one benchmark take, about
 WIDTH = 2048  # of the weights of measure_in_loop: 16 MiB of float32, more than a core's caches hold
-SLOW_TURNS = 5  # contenders that take much longer than the subject are timed this often
+ROWS_ONLY = SECONDS < 0.1  # that the rows are there is what counts, not their figures (.ci/run)
+# Turns, at least; how often contenders are timed that take much longer than the subject; laps that find a call's time.
+LEAST_TURNS, SLOW_TURNS, TRIALS = (2, 1, 1) if ROWS_ONLY else (15, 5, 3)
 
 
 def measure(benchmark: Any, subject: Call, contenders: dict[str, Call] | None = None, **facts: Any) -> None:
@@ -63,7 +67,7 @@ def measure(benchmark: Any, subject: Call, contenders: dict[str, Call] | None = 
     duration = {name: count[1] for name, count in inner.items()}
     slow = {name for name in contenders if duration[name] > 4 * duration[""] + LAP}
     turn = sum(taken for name, taken in duration.items() if name not in slow)
-    rounds = int(min(200, max(15, SECONDS / turn)))
+    rounds = int(min(200, max(LEAST_TURNS, SECONDS / turn)))
     laps: dict[str, list[float]] = {name: [] for name in contenders}
 
     def contend() -> None:
@@ -113,7 +117,7 @@ def measure_in_loop(
 
     begin = time.perf_counter()
     turn(contender), turn(subject)
-    rounds = int(min(100, max(15, SECONDS / (time.perf_counter() - begin))))
+    rounds = int(min(100, max(LEAST_TURNS, SECONDS / (time.perf_counter() - begin))))
     ours: list[float] = []
     theirs: list[float] = []
     benchmark.pedantic(
@@ -137,7 +141,7 @@ def _lap(call: Call, calls: int) -> float:
 def _calls_of_a_lap(call: Call) -> tuple[int, float]:
     """Return how many calls a lap takes, and its seconds."""
     call()
-    one = max(min(_lap(call, 1) for _ in range(3)), 1e-7)
+    one = max(min(_lap(call, 1) for _ in range(TRIALS)), 1e-7)
     calls = max(1, int(LAP / one))
     return calls, calls * one
 
