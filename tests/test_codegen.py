@@ -9,6 +9,8 @@ import re
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -60,20 +62,32 @@ class Emitted(NamedTuple):
     kernels: dict[str, tuple[str, str]]  # assembly and optimised LLVM text of each storage and layout
 
 
-@pytest.fixture(scope="module", params=PROCESSORS)
-def emitted(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Emitted:
+def compiled_for(processor: str, cache: Path) -> Emitted:
     """Compile the rotation of all heads of a token for a processor."""
-    name, features, register, kernels = PROCESSORS[request.param]
+    name, features, register, kernels = PROCESSORS[processor]
     environment = {
         **os.environ,
         "NUMBA_CPU_NAME": name,
         "NUMBA_CPU_FEATURES": features,
-        "NUMBA_CACHE_DIR": str(tmp_path_factory.mktemp("cold")),  # code from a cache cannot be inspected
+        "NUMBA_CACHE_DIR": str(cache),
         "PYTHONPATH": str(Path(__file__).parent.parent),
     }
     command = [sys.executable, "-c", COMPILE, *kernels]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return Emitted(register, json.loads(done.stdout))
+
+
+@pytest.fixture(scope="module")
+def compiling(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Future[Emitted]]]:
+    """Compile for all processors, on all cores."""
+    cold = tmp_path_factory.mktemp("cold")  # code from a cache cannot be inspected
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {processor: pool.submit(compiled_for, processor, cold / processor) for processor in PROCESSORS}
+
+
+@pytest.fixture(scope="module", params=PROCESSORS)
+def emitted(request: pytest.FixtureRequest, compiling: dict[str, Future[Emitted]]) -> Emitted:
+    return compiling[request.param].result()
 
 
 def instructions(assembly: str) -> list[str]:
