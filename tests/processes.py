@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -81,7 +82,13 @@ def with_layer(layer: str, environment: dict[str, str]) -> dict[str, str]:
         return environment
     if PACKAGE_OF_TBB.exists():  # `pip install tbb` puts it where the loader does not look
         environment["LD_LIBRARY_PATH"] = str(PACKAGE_OF_TBB.parent)
-    probe = [sys.executable, "-c", "import numba; numba.get_num_threads()"]
-    if subprocess.run(probe, env=environment, capture_output=True, check=False).returncode:
+    if not starts_threads(frozenset(environment.items())):
         pytest.skip("libtbb.so.12 cannot be loaded: pip install tbb")
     return environment
+
+
+@functools.cache
+def starts_threads(environment: frozenset[tuple[str, str]]) -> bool:
+    """Tell whether Numba's threads start in a process with an environment."""
+    probe = [sys.executable, "-c", "import numba; numba.get_num_threads()"]
+    return subprocess.run(probe, env=dict(environment), capture_output=True, check=False).returncode == 0

@@ -60,13 +60,15 @@ threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
 """
 
 
+# Under the first layer they compile together, under the others they load together what was compiled.
 @pytest.mark.process
-@pytest.mark.parametrize("layer", LAYERS)
+@pytest.mark.parametrize(("layer", "cache"), [("omp", "cold"), ("workqueue", "warm"), ("tbb", "warm")])
 def test_eight_threads_of_2000_mixed_calls_have_numpys_bits_from_the_first_on(
-    layer: str, cold_cache: dict[str, str]
+    layer: str, cache: str, request: pytest.FixtureRequest
 ) -> None:
     code = f"NUMBER = 2000\n{THREADS}\nimport numba\nprint(wrong, numba.threading_layer())"
-    assert run(MIXED + code, with_layer(layer, cold_cache)) == f"{[0] * 8} {layer}"
+    environment = with_layer(layer, request.getfixturevalue(f"{cache}_cache"))
+    assert run(MIXED + code, environment) == f"{[0] * 8} {layer}"
 
 
 @pytest.mark.parametrize("layer", ["omp", "workqueue"])
