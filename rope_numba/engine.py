@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from types import ModuleType
 from collections.abc import Iterator
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
