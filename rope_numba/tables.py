@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .cosines import write_cosines_and_sines
+from .floating_point import default_mode
 from .frequencies import Frequencies
 from .numbers import FEW_NUMBERS, min_and_max
 
@@ -317,7 +318,9 @@ def compute(positions: NDArray[np.int64], frequencies: Frequencies, dtype: np.dt
     """Compute the rows of some positions, of shape (positions, 2, pairs)."""
     result: Rows = np.empty((len(positions), 2, frequencies.pairs), dtype)
     step = max(1, CHUNK_ANGLES // frequencies.pairs)
-    with np.errstate(all="ignore"):  # numbers of 1e300 or 1e-300 leave the range of their type, as they should
+    # The rows are kept: a thread that rounds in another direction must not spoil them for all. Numbers of 1e300 or
+    # 1e-300 leave the range of their type, as they should.
+    with default_mode(), np.errstate(all="ignore"):
         for first in range(0, len(positions), step):
             here = positions[first : first + step, None].astype(np.float64)
             for pair in range(0, frequencies.pairs, CHUNK_ANGLES):

@@ -13,6 +13,7 @@ from helpers import DTYPES, LAYOUTS, assert_same_bits
 from processes import run
 
 import rope_numba as rn
+from rope_numba import tables
 
 Array = np.ndarray[Any, Any]
 
@@ -61,6 +62,21 @@ def test_users_jitted_code_gets_the_bits_of_the_default_mode_too(mode: str) -> N
     with computing(MODES[mode]):
         rotate(x, cos, sin)
     assert_same_bits(x, expected)
+
+
+@pytest.mark.parametrize("backend", ["numba", "numpy"])
+@pytest.mark.parametrize("mode", MODES)
+def test_angles_that_are_met_in_another_mode_have_the_default_modes_bits(mode: str, backend: str) -> None:
+    theta = 1000.0 + list(MODES).index(mode)  # frequencies of their own, whose tables are empty
+    rope = rn.Rope(HEAD_DIM, theta=theta, backend=backend)
+    with computing(MODES[mode]):
+        near = rope.tables(70)
+        far = rope.at(positions=[10**7, -3, 2**52])
+    other = rn.Rope(HEAD_DIM, theta=theta, backend=backend)
+    tables.table_for(rope.frequencies, np.dtype(np.float32)).drop()
+    for got, expected in zip(near, other.tables(70), strict=True):
+        assert_same_bits(got, expected)
+    assert_same_bits(far._rows32, other.at(positions=[10**7, -3, 2**52])._rows32)
 
 
 @pytest.mark.peers

@@ -78,7 +78,7 @@ ARROWS: dict[str, set[str]] = {
     "layouts": {"hints", "literals", "numbers"},
     "cosines": {"errorfree", "exact", "extremes"},
     "extremes": {"errorfree", "exact"},
-    "tables": {"cosines", "frequencies", "numbers"},
+    "tables": {"cosines", "floating_point", "frequencies", "numbers"},
     "reference": {"arrays", "hints", "literals", "numbers", "texts"},
     "warm": {"forks", "hints", "integrations.torch", "kernels", "literals", "numbers"},
     "positions": {"arrays", "integrations.torch", "numbers", "texts"},
@@ -322,6 +322,7 @@ ARROWS: dict[str, set[str]] = {
     "kernels.walk": {"kernels.compile", "kernels.geometry", "kernels.machine", "kernels.panel"},
     "cpus": set(),
     "kernels.threads": {"cpus", "forks", "texts", "undisturbed"},
+    "floating_point": set(),
 }
 # Third-party modules that only these may import, be it inside a function.
 ONLY = {

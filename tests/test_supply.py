@@ -50,7 +50,11 @@ def violations(text: str) -> list[str]:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_source_neither_unpickles_nor_evaluates_nor_opens_a_connection(path: Path) -> None:
-    assert violations(path.read_text()) == []
+    text = path.read_text()
+    if path.name == "floating_point.py":  # C's functions for the mode, from this process and from nowhere else
+        assert text.count("ctypes.CDLL(") == text.count("ctypes.CDLL(None)") == 1
+        text = text.replace("import ctypes\n", "")
+    assert violations(text) == []
 
 
 @pytest.mark.parametrize(
