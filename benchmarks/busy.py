@@ -34,7 +34,7 @@ def measure_here(tokens: int, seconds: float, backoff: bool) -> None:
     from rope_numba.kernels import threads
 
     if not backoff:
-        threads.BACKOFF = 0
+        threads.BACKOFF = 0  # a launch that lost time has no effect
     q = np.random.default_rng(0).standard_normal((tokens, 32, 128), dtype=np.float32)
     k, between = q[:, :8].copy(), np.ones(BETWEEN // 4, np.float32)
     step = rn.Rope(128).at(offset=0, tokens=tokens)

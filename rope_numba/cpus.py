@@ -9,6 +9,8 @@ from pathlib import Path
 
 __all__ = ["available_cpus", "cpu_quota"]
 
+MOST_DIGITS = 16  # of microseconds
+
 
 def available_cpus() -> int:
     """Return how many processors may run threads of this process: of its affinity, and no more than its quota."""
@@ -30,28 +32,30 @@ def cpu_quota(cgroups: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys
     https://docs.kernel.org/scheduler/sched-bwc.html (cpu.cfs_quota_us)
     """
     try:
-        lines = cgroups.read_text().splitlines()
+        lines = cgroups.read_bytes().split(b"\n")
     except OSError:  # not Linux
         return None
     quotas: list[float] = []
     for line in lines:
-        _, controllers, path = line.split(":", 2)
-        if controllers == "":
+        _, _, rest = line.partition(b":")
+        controllers, colon, path = rest.partition(b":")
+        if colon and not controllers:
             quotas += _quotas(root, path, ["cpu.max"])
-        elif "cpu" in controllers.split(","):
+        elif b"cpu" in controllers.split(b","):
             quotas += _quotas(root / "cpu", path, ["cpu.cfs_quota_us", "cpu.cfs_period_us"])
     return min(quotas, default=None)
 
 
-def _quotas(mount: Path, path: str, names: list[str]) -> Iterator[float]:
+def _quotas(mount: Path, path: bytes, names: list[str]) -> Iterator[float]:
     """Yield the limits of a group and of those that it is part of; in a container they may be at the mount's root."""
-    group = mount / path.lstrip("/")
+    group = mount / os.fsdecode(path).lstrip("/")
     for folder in (group, *group.parents):
         if mount not in (folder, *folder.parents):
             return
         try:
-            quota, period = " ".join((folder / name).read_text() for name in names).split()
-        except OSError:  # no such group here, or no limits at the root
+            words = b" ".join((folder / name).read_bytes() for name in names).split()
+        except (OSError, ValueError):  # no such group here, no limits at the root, or a path that is none
             continue
-        if quota.isdigit():  # else "max", or -1
-            yield int(quota) / int(period)
+        # Else "max", -1, or nothing that Linux writes.
+        if len(words) == 2 and all(word.isdigit() and len(word) < MOST_DIGITS and int(word) for word in words):
+            yield int(words[0]) / int(words[1])

@@ -321,7 +321,7 @@ ARROWS: dict[str, set[str]] = {
     "kernels.vector": set(),
     "kernels.walk": {"kernels.compile", "kernels.geometry", "kernels.machine", "kernels.panel"},
     "cpus": set(),
-    "kernels.threads": {"cpus", "forks", "texts", "undisturbed"},
+    "kernels.threads": {"cpus", "forks", "kernels.flags", "texts", "undisturbed"},
     "floating_point": set(),
 }
 # Third-party modules that only these may import, be it inside a function.

@@ -52,6 +52,35 @@ def test_the_quota_is_the_least_of_a_group_and_of_those_around_it(
     assert quota(tmp_path, cgroup, files) == expected
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        *(b"", b"max", b"100000", b"100000 0", b"0 100000", b"1 2 3", b"1 x", b"-1 -1", b"\xff\xfe 1"),
+        *("\u00b2 1".encode(), b"9" * 400 + b" 1", b"9" * 5000),
+    ],
+)
+def test_limits_that_linux_does_not_write_are_none(tmp_path: Path, text: bytes) -> None:
+    (tmp_path / "cpu.max").write_bytes(text)
+    (tmp_path / "cgroup").write_text("0::/\n")
+    assert cpus.cpu_quota(tmp_path / "cgroup", tmp_path) is None
+
+
+@pytest.mark.parametrize("line", [b"", b"hello", b"0:cpu", b"1:cpuset:/"])
+def test_lines_without_a_group_for_processors_are_passed_over(tmp_path: Path, line: bytes) -> None:
+    (tmp_path / "cpu.max").write_text("200000 100000\n")
+    (tmp_path / "cgroup").write_bytes(line + b"\n")
+    assert cpus.cpu_quota(tmp_path / "cgroup", tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "path", [b"", b"/\xff", b"/a:b", b"/\x85\x0b\xe2\x80\xa8", b"/\0", b"/" + b"x" * 9000, b"/../.."]
+)
+def test_groups_of_any_name_are_looked_for_and_the_root_counts(tmp_path: Path, path: bytes) -> None:
+    (tmp_path / "cpu.max").write_text("200000 100000\n")
+    (tmp_path / "cgroup").write_bytes(b"0::" + path + b"\n")
+    assert cpus.cpu_quota(tmp_path / "cgroup", tmp_path) == 2.0
+
+
 def test_without_control_groups_there_is_no_quota(tmp_path: Path) -> None:
     assert cpus.cpu_quota(tmp_path / "missing", tmp_path) is None
 
@@ -137,71 +166,101 @@ print(launch.in_place_for("f32", "half")._parallel, launch.describe_threads())
 
 
 class Clock:
-    """A clock that tests set."""
+    """A clock that tests set, in microseconds."""
 
-    now = 100.0
+    now = 100_000_000
 
-    def perf_counter(self) -> float:
-        return self.now
+    def perf_counter_ns(self) -> int:
+        return 1000 * self.now
 
-    def takes(self, seconds: float) -> Any:
+    def takes(self, microseconds: int, status: int = 0) -> Any:
         """Return a call that takes so long."""
 
         def call() -> int:
-            self.now += seconds
-            return 0
+            self.now += microseconds
+            return status
 
         return call
 
 
-@needs_jit
-def test_after_a_launch_that_lost_time_one_thread_works_for_twenty_times_as_long(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     from rope_numba.kernels import threads
 
-    clock, contention = Clock(), threads.Contention()
+    clock = Clock()
     monkeypatch.setattr(threads, "time", clock)
-    contention.time_serial("kernels", 1_000_000, clock.takes(0.001))
-    contention.time_launch("kernels", 1_000_000, clock.takes(0.0005))
-    contention.time_launch("kernels", 1_000_000, clock.takes(0.0021))  # twice as long, and within the slack
+    return clock
+
+
+@needs_jit
+def test_after_a_launch_that_lost_time_one_thread_works_for_twenty_times_as_long(clock: Clock) -> None:
+    from rope_numba.kernels import threads
+
+    contention = threads.Contention()
+    contention.time_serial("kernels", 1_000_000, clock.takes(1000))
+    contention.time_launch("kernels", 1_000_000, clock.takes(500))
+    contention.time_launch("kernels", 1_000_000, clock.takes(2100))  # twice as long, and within the slack
     assert (contention.is_likely(), contention.launches, contention.lost) == (False, 2, 0)
-    contention.time_launch("kernels", 1_000_000, clock.takes(0.0122))  # 10 ms more than twice and the slack
+    contention.time_launch("kernels", 1_000_000, clock.takes(12_200))  # 10 ms more than twice and the slack
     assert (contention.is_likely(), contention.launches, contention.lost) == (True, 3, 1)
-    clock.now += 0.199
+    clock.now += 199_000
     assert contention.is_likely()
-    clock.now += 0.002
+    clock.now += 2000
     assert not contention.is_likely()
 
 
 @needs_jit
-def test_what_one_thread_takes_is_the_least_for_kernels_and_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_thread_works_for_two_seconds_at_most_after_any_stop(clock: Clock) -> None:
     from rope_numba.kernels import threads
 
-    clock, contention = Clock(), threads.Contention()
-    monkeypatch.setattr(threads, "time", clock)
-    for seconds in (0.004, 0.001, 0.003):
-        contention.time_serial("kernels", 1_000_000, clock.takes(seconds))
-    contention.time_launch("kernels", 1_000_000, clock.takes(0.003))
+    contention = threads.Contention()
+    contention.time_launch("kernels", 1_000_000, clock.takes(60_000_000))
+    clock.now += 1_999_000
+    assert contention.is_likely()
+    clock.now += 2000
+    assert not contention.is_likely()
+
+
+@needs_jit
+def test_what_one_thread_takes_is_the_least_for_kernels_and_size_since_time_was_lost(clock: Clock) -> None:
+    from rope_numba.kernels import threads
+
+    contention = threads.Contention()
+    for microseconds in (4000, 1000, 3000):
+        contention.time_serial("kernels", 1_000_000, clock.takes(microseconds))
+    contention.time_launch("kernels", 1_000_000, clock.takes(3000))
+    assert contention.lost == 1
+    contention.time_serial("kernels", 1_000_000, clock.takes(3000))
+    contention.time_launch("kernels", 1_000_000, clock.takes(6000))
     assert contention.lost == 1
     # Of another size, and of other kernels, nothing is known yet: 1 ns an element is assumed.
-    contention.time_launch("kernels", 3_000_000, clock.takes(0.0061))
-    contention.time_launch("others", 1_000_000, clock.takes(0.0021))
+    contention.time_launch("kernels", 3_000_000, clock.takes(6100))
+    contention.time_launch("others", 1_000_000, clock.takes(2100))
     assert contention.lost == 1
-    contention.time_launch("others", 1_000_000, clock.takes(0.0023))
+    contention.time_launch("others", 1_000_000, clock.takes(2300))
     assert contention.lost == 2
 
 
 @needs_jit
-def test_of_data_that_no_cache_holds_a_launch_must_be_as_quick_as_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_calls_that_did_nothing_say_nothing_of_one_threads_time(clock: Clock) -> None:
+    from rope_numba.kernels import threads
+    from rope_numba.kernels.flags import Status
+
+    contention = threads.Contention()
+    contention.time_serial("kernels", 1_000_000, clock.takes(1, Status.NEEDS_CHECK))
+    contention.time_launch("kernels", 1_000_000, clock.takes(1000))
+    assert contention.lost == 0
+
+
+@needs_jit
+def test_of_data_that_no_cache_holds_a_launch_must_be_as_quick_as_one_thread(clock: Clock) -> None:
     from rope_numba.kernels import threads
 
-    clock, contention = Clock(), threads.Contention()
-    monkeypatch.setattr(threads, "time", clock)
-    contention.time_serial("kernels", 20_000_000, clock.takes(0.020))
-    contention.time_launch("kernels", 20_000_000, clock.takes(0.0201))
+    contention = threads.Contention()
+    contention.time_serial("kernels", 20_000_000, clock.takes(20_000))
+    contention.time_launch("kernels", 20_000_000, clock.takes(20_100))
     assert contention.lost == 0
-    contention.time_launch("kernels", 20_000_000, clock.takes(0.0203))
+    contention.time_launch("kernels", 20_000_000, clock.takes(20_300))
     assert contention.lost == 1
 
 

@@ -15,6 +15,7 @@ from .. import forks
 from ..cpus import available_cpus
 from ..texts import one_line
 from ..undisturbed import on_another_thread
+from .flags import Status
 
 MOST_REASON = 200  # characters of an error of Numba's in `describe`
 NOT_CHOSEN = "not chosen yet"
@@ -33,10 +34,11 @@ def can_run_parallel() -> bool:
             # Numba chooses its layer as it starts its threads, and cannot be asked before. GNU OpenMP takes Numba's
             # number of threads for the thread that starts them from then on, in torch's parallel code too.
             on_another_thread(get_num_threads)
-            _available = available_cpus()
-            _layer = layer()
         except ValueError:  # no layer that the settings allow can be loaded
             _layer = "none"
+        else:
+            _available = available_cpus()
+            _layer = layer()
     return _layer not in ("none", "workqueue")
 
 
@@ -51,7 +53,7 @@ def count_threads() -> int:
     return _available
 
 
-# A launch has lost time if it took SLACK seconds more than one thread has taken at least, or than twice that where the
+# A launch has lost time if it took SLACK more than one thread has taken at least, or than twice that where the
 # data may have been in the caches. One thread then does all work for BACKOFF times as long as was lost. A core that is
 # free again stays unused for that time.
 # Milliseconds in the median, 32+8 x 128 in float32, next to a process that keeps one of two cores busy, and others on
@@ -61,44 +63,52 @@ def count_threads() -> int:
 #   GNU OpenMP             0.20 (23.8)       1.8 (23.8)       40 (48)       its threads wait in a loop
 #   the same, passive      0.20 (0.37)       3.4 (3.7)        12 (28)       OMP_WAIT_POLICY=passive
 #   TBB                    0.20 (0.23)       1.8 (1.9)        20 (41)
-SLACK = 2e-4
+SLACK = 200_000  # nanoseconds
 BACKOFF = 20
+MOST_SERIAL = 2_000_000_000  # nanoseconds: a process that was stopped for a minute has lost no time to others
 IN_CACHES = 1 << 23  # elements
-ASSUMED = 1e-9  # seconds an element on one thread, while none has been measured
+ASSUMED = 1000  # picoseconds an element on one thread, while none has been measured
 
 
 class Contention:
-    """Whether launches lose time just now, as another process has taken a core."""
+    """Whether launches lose time just now, as another process has taken a core.
+
+    All arithmetic is of whole numbers: a caller may have made a signal of inexact results.
+    """
 
     def __init__(self) -> None:
         self.launches = self.lost = 0
-        self._serial_until = 0.0
-        self._least: dict[tuple[object, int], float] = {}  # seconds an element on one thread, by kernels and size
+        self._serial_until = 0
+        # Picoseconds an element on one thread, by kernels and size: the least since the last launch that lost time.
+        self._least: dict[tuple[object, int], int] = {}
 
     def is_likely(self) -> bool:
         """Tell whether one thread should do the work."""
-        return time.perf_counter() < self._serial_until
+        return time.perf_counter_ns() < self._serial_until
 
     def time_serial(self, kernels: object, elements: int, call: Callable[[], int]) -> int:
         """Return what a call on one thread returns, and note how long it takes."""
-        begin = time.perf_counter()
+        begin = time.perf_counter_ns()
         status = call()
-        seconds = (time.perf_counter() - begin) / elements
-        key = kernels, elements.bit_length()
-        self._least[key] = min(seconds, self._least.get(key, seconds))
+        if status == Status.ROTATED:
+            each = (time.perf_counter_ns() - begin) * 1000 // elements
+            key = kernels, elements.bit_length()
+            self._least[key] = min(each, self._least.get(key, each))
         return status
 
     def time_launch(self, kernels: object, elements: int, call: Callable[[], int]) -> int:
         """Return what a launch returns, and note whether it lost time."""
-        begin = time.perf_counter()
+        begin = time.perf_counter_ns()
         status = call()
-        end = time.perf_counter()
-        serial = elements * self._least.get((kernels, elements.bit_length()), ASSUMED)
+        end = time.perf_counter_ns()
+        key = kernels, elements.bit_length()
+        serial = elements * self._least.get(key, ASSUMED) // 1000
         lost = end - begin - (2 * serial if elements < IN_CACHES else serial) - SLACK
         self.launches += 1
         if lost > 0:
             self.lost += 1
-            self._serial_until = end + BACKOFF * lost
+            self._least.pop(key, None)
+            self._serial_until = end + min(BACKOFF * lost, MOST_SERIAL)
         return status
 
 
