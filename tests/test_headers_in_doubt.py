@@ -6,6 +6,7 @@ The right values are those of each model's own code: transformers 5.24.0, vLLM f
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,17 @@ def refusal(config: dict[str, Any], **how: Any) -> str:
 @pytest.mark.parametrize("config", [NOVEL, {**NOVEL, "model_type": None}, {"architectures": ["NovelModel"], **THETA}])
 def test_an_unknown_type_is_refused_with_layout_as_the_way_on(config: dict[str, Any]) -> None:
     assert "layout= ('half' or 'interleaved'), or strict=False, which assumes 'half'" in refusal(config)
+
+
+@pytest.mark.parametrize("turns", [True, False])
+def test_the_key_of_qwen3_tts_says_whether_sections_take_turns(turns: bool) -> None:
+    rope = {"type": "default", "mrope_section": [24, 20, 20], "interleaved": turns}
+    header = read_hf({**NOVEL, "rope_scaling": rope}, layout="half")
+    assert header.conflicts == ()
+    expected = ([0, 1, 2] * 20 + [0] * 4) if turns else [0] * 24 + [1] * 20 + [2] * 20
+    assert header.frequencies.streams.tolist() == expected
+    with pytest.raises(ValueError, match="interleaved is not a known key"):
+        read_hf({**NOVEL, "rope_scaling": {"type": "linear", "factor": 2.0, "interleaved": True}}, layout="half")
 
 
 @pytest.mark.parametrize("layout", ["half", "interleaved"])
@@ -118,6 +130,74 @@ def test_a_class_of_another_layout_than_the_types_is_a_contradiction() -> None:
         assert read_hf(config, strict=False).layout == "half"
 
 
+def test_one_class_in_the_place_of_a_list_is_read() -> None:
+    header = read_hf({"architectures": "CohereForCausalLM", **THETA})
+    assert (header.model, header.layout) == ("cohere", "interleaved")
+    assert refusal({"architectures": "NovelModel", **THETA}).startswith(
+        "architectures is 'NovelModel', which is unknown"
+    )
+
+
+@pytest.mark.parametrize("around", ["foo_vl", "internvl", "llava", None])
+def test_a_class_within_the_text_part_goes_before_the_type_around_it(around: str | None) -> None:
+    def read(name: str) -> Any:
+        text = {"llm_config": {**SIZES, "rope_theta": 1e6, "num_hidden_layers": 8, "architectures": [name]}}
+        return read_hf_layers({"model_type": around, **text})
+
+    assert read("CohereForCausalLM").headers["all"].layout == "interleaved"
+    assert read("Cohere2ForCausalLM").layers == ("all", "all", "all", None) * 2
+    assert read("SmolLM3ForCausalLM").layers == ("all", "all", "all", None) * 2
+    assert list(read("Gemma3ForCausalLM").headers) == ["sliding_attention", "full_attention"]
+    with pytest.raises(ValueError, match="which rotates in a way of its own"):
+        read("QWenLMHeadModel")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("llama", "SmolLM3ForCausalLM"),  # layers without rotation
+        ("llama", "GPTNeoXForCausalLM"),  # a quarter of each head
+        ("llama", "Gemma3ForCausalLM"),  # two bases
+        ("llama", "BloomForCausalLM"),  # ALiBi
+        ("llama", "Exaone4ForCausalLM"),
+        ("qwen2", "NanoChatForCausalLM"),  # the other sense of rotation
+        ("qwen2", "Qwen3NextForCausalLM"),  # layers without attention
+        ("qwen2", "Qwen2VLForConditionalGeneration"),  # three positions
+        ("cohere", "Cohere2ForCausalLM"),
+        ("deepseek_v2", "LlamaForCausalLM"),
+    ],
+)
+def test_a_class_that_rotates_otherwise_than_the_type_is_a_contradiction(kind: str, name: str) -> None:
+    config = {"model_type": kind, "architectures": [name], **THETA}
+    for layout in (None, "half"):
+        assert refusal(config, layout=layout) == (
+            f"architectures[0], '{name}', is a class that rotates otherwise or not at all, but model_type is '{kind}'; "
+            "expected one model, or strict=False"
+        )
+    with pytest.warns(UserWarning, match=f"model_type is '{kind}': the second was taken"):
+        assert read_hf(config, strict=False).model == kind
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "more"),
+    [
+        ("mistral", "LlamaForCausalLM", {}),
+        ("exaone", "LlamaForCausalLM", {}),
+        ("kimi_k2", "DeepseekV3ForCausalLM", {}),
+        ("sarvam_moe", "Glm4MoeForCausalLM", {}),
+        ("qwen2_vl_text", "Qwen2VLForConditionalGeneration", {}),
+        ("llama4_text", "Llama4ForCausalLM", {}),
+        ("llama", "GPTNeoXForCausalLM", {"rotary_pct": 1.0}),
+        ("gemma3_text", "Gemma3ForConditionalGeneration", {}),
+        ("xlm-roberta", "XLMRobertaModel", {"position_embedding_type": "rotary"}),
+    ],
+)
+def test_a_class_that_rotates_as_the_type_does_is_none(kind: str, name: str, more: dict[str, Any]) -> None:
+    config = {"model_type": kind, **THETA, "head_dim": 128, **more}
+    with_class = read_hf_layers({**config, "architectures": [name]})
+    assert with_class == read_hf_layers(config)
+
+
 # --- encoders of images and sound
 
 TOWERS: list[dict[str, Any]] = [
@@ -144,6 +224,22 @@ def test_the_text_part_beside_an_encoder_is_read() -> None:
     assert read_hf({"model_type": "novel_vl", "text_config": text, "vision_config": TOWERS[0]}).model == "qwen2"
     flat = {"model_type": "qwen2_vl", "vocab_size": 9, "head_dim": 128, "vision_config": TOWERS[1]}
     assert read_hf(flat).head_dim == 128
+
+
+TEXT_TYPES = (
+    *("kimi_audio", "videollama3_qwen2", "videochat_flash_qwen", "mimo_audio", "supervision_lm", "tokenizer_free_lm"),
+    *("codecoder", "eclipse_lm"),
+)
+
+
+@pytest.mark.parametrize("kind", TEXT_TYPES)
+def test_a_text_model_whose_name_speaks_of_images_or_sound_is_read_as_any_unknown_type(kind: str) -> None:
+    config = {"model_type": kind, **THETA, "vocab_size": 32_000}
+    assert refusal(config).endswith("or strict=False, which assumes 'half'")
+    assert read_hf(config, layout="half") == replace(
+        read_hf(NOVEL, layout="half"), model=kind, facts=read_hf(config, layout="half").facts
+    )
+    assert read_hf({"model_type": kind, "text_config": THETA}, layout="half").head_dim == 128
 
 
 # --- layers
@@ -210,7 +306,7 @@ def test_mimo_tells_sliding_layers_by_ones() -> None:
     ],
 )
 def test_a_key_of_layers_that_cannot_be_is_refused(key: str, value: Any, line: str) -> None:
-    assert refusal({"model_type": "lfm2", "num_hidden_layers": 2, key: value}) == line
+    assert refusal({**NOVEL, "num_hidden_layers": 2, key: value}, layout="half") == line
 
 
 def test_a_model_that_does_not_say_which_layers_have_attention_says_that_this_is_not_known() -> None:
@@ -219,11 +315,110 @@ def test_a_model_that_does_not_say_which_layers_have_attention_says_that_this_is
     assert any("Which layers have attention, and so rotate, is not known" in s for s in read.headers["all"].conflicts)
 
 
-@pytest.mark.parametrize("key", ["hybrid_override_pattern", "linear_attn_layers", "mamba_layer_interval"])
-def test_a_key_that_may_tell_of_layers_and_is_not_read_leaves_those_of_an_unknown_type_open(key: str) -> None:
-    config = {**NOVEL, "num_hidden_layers": 4, key: "M-M*"}
-    with pytest.warns(UserWarning, match=f"{key} may say which layers rotate, and is not read"):
+@pytest.mark.parametrize(
+    ("key", "more"),
+    [
+        *((key, {key: "M-M*"}) for key in ("hybrid_override_pattern", "linear_attn_layers", "mamba_layer_interval")),
+        ("no_rope_layer_interval", {"no_rope_layer_interval": 4}),
+        ("nope_layer_interval", {"nope_layer_interval": 4}),
+        ("attn_layer_period", {"attn_layer_period": 8, "attn_layer_offset": 4}),
+        *((key, {key: [1, 3]}) for key in ("attn_layer_idx", "nope_layers", "ssm_layers", "gdn_layers", "kda_layers")),
+        ("layer_pattern", {"layer_pattern": "MMA"}),
+        ("mixer_types", {"mixer_types": ["gla", "attention"]}),
+        ("linear_attn_config.full_attn_layers", {"linear_attn_config": {"full_attn_layers": [4], "num_heads": 8}}),
+        ("attn.layers", {"attn": {"layers": [1, 3], "num_heads": 8}}),
+    ],
+)
+def test_a_key_that_may_tell_of_layers_and_is_not_read_leaves_those_of_an_unknown_type_open(
+    key: str, more: dict[str, Any]
+) -> None:
+    config = {**NOVEL, "num_hidden_layers": 4, **more}
+    with pytest.warns(UserWarning, match=f"^{key} may say which layers rotate, and is not read"):
         assert read_hf_layers(config, layout="half").layers == ()
+
+
+def test_keys_of_widths_experts_and_norms_say_nothing_of_layers() -> None:
+    others = {
+        "attention_bias": True,
+        "attention_dropout": 0.1,
+        "attn_layernorm": True,
+        "full_attention_layernorm_eps": 1e-5,
+        "moe_layer_interval": 2,
+        "expert_layer_period": 2,
+        "max_window_layers": 9,
+        "mlp_layer_types": ["dense"] * 4,
+        "num_nextn_predict_layers": 1,
+        "linear_attn_config": {"num_heads": 8},
+        "attn_logit_softcapping": 50.0,
+        "position_embedding_type": "rotary",
+        "conv_kernel": 4,
+        "vision_config": {"attn_layers": 4},
+        "attn_layer_ids": [],
+        "hybrid_layers": None,
+        "use_local_attention_every": False,
+    }
+    header = read_hf_layers({**NOVEL, "num_hidden_layers": 4, **others}, layout="half")
+    assert header.layers == ("all",) * 4
+
+
+@pytest.mark.parametrize("key", ["nope_layers", "no_rope_layer_interval"])
+def test_types_of_layers_do_not_say_that_all_of_them_rotate(key: str) -> None:
+    config = {**NOVEL, "layer_types": ["full_attention", "sliding_attention"], "attn_layer_period": 2}
+    assert read_hf_layers(config, layout="half").layers == ("all", "all")
+    with pytest.warns(UserWarning, match=f"^{key} may say which layers rotate"):
+        assert read_hf_layers({**config, key: [1]}, layout="half").layers == ()
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("qwen3", "kda"),
+        ("qwen3_next", "gated_delta_net"),
+        ("cohere2", "nope_attention"),
+        ("bamba", "retention"),
+        ("novel", "deltanet"),
+    ],
+)
+def test_a_type_of_layers_that_nobody_knows_leaves_the_layers_open(kind: str, name: str) -> None:
+    config = {"model_type": kind, **THETA, "layer_types": [name, "full_attention", name, "sliding_attention"]}
+    with pytest.warns(UserWarning, match=f"^layer_types names '{name}', of which nothing says whether it rotates"):
+        assert read_hf_layers(config, layout="half").layers == ()
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *({key: 4} for key in ("full_attention_interval", "layer_group_size")),
+        *({key: [1]} for key in ("attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids", "cross_attention_layers")),
+        {"attn_type_list": [0, 0, 0, 1]},
+        {"hybrid_layer_pattern": [0, 1, 0, 1]},
+        {"block_types": ["recurrent", "attention"]},
+        {"no_rope_layers": [1, 1, 1, 0]},
+        {"layer_rope_theta": [1e4, 0.0, 1e4, 1e4]},
+    ],
+)
+def test_a_known_type_does_not_look_at_keys_of_other_types_layers(more: dict[str, Any]) -> None:
+    read = read_hf_layers({"model_type": "llama", **THETA, "num_hidden_layers": 4, **more})
+    assert read.layers == ("all",) * 4
+    (key,) = more
+    assert read.headers["all"].conflicts == (f"{key}: models of type 'llama' do not look at this key.",)
+
+
+@pytest.mark.parametrize("kind", ["cohere2", "flint"])
+def test_without_a_window_no_layer_of_a_type_that_rotates_only_windowed_ones_does(kind: str) -> None:
+    config = {"model_type": kind, **THETA, "num_hidden_layers": 8}
+    assert set(read_hf_layers(config).layers) == {"all", None}
+    assert refusal({**config, "sliding_window": None}) == (
+        f"sliding_window is null; expected a number of positions, as layers of type '{kind}' without a window do not "
+        "rotate"
+    )
+
+
+@pytest.mark.parametrize("key", ["nope_layer_interval", "hybrid_override_pattern"])
+def test_a_params_json_with_layers_of_another_maker_is_refused_in_favour_of_the_config_json(key: str) -> None:
+    params = {"dim": 1024, "n_heads": 8, "n_layers": 8, "rope_theta": 5e5, "use_scaled_rope": False}
+    assert read_hf(params).layout == "interleaved"
+    assert refusal({**params, key: 4}).endswith(("the config.json instead, for Meta's models", "config.json instead"))
 
 
 # --- latent attention

@@ -7,10 +7,9 @@ from ...numbers import shown
 from ..keys import Found, Notes, listed
 from .config import Config
 from .layers import Part
+from .named import SECTIONS, TURNS
 
 __all__ = ["with_axes"]
-
-SECTIONS = "mrope_section"
 
 
 def with_axes(found: Config, part: Part, frequencies: Frequencies, notes: Notes) -> Frequencies:
@@ -46,7 +45,7 @@ def with_axes(found: Config, part: Part, frequencies: Frequencies, notes: Notes)
 
 def _in_turns(found: Config, part: Part, notes: Notes) -> Found:
     model = found.known.model if found.known else None
-    flag = part.rope.get("mrope_interleaved") or found.keys.get("mrope_interleaved")
+    flag = part.rope.get("mrope_interleaved", TURNS) or found.keys.get("mrope_interleaved")
     stated = None if flag is None else flag.flag()
     if model is None or not model.sections:
         if flag is None:

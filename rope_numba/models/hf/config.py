@@ -12,11 +12,12 @@ from ...wording import argument
 from ..keys import MORE_CONFLICTS, MOST_CONFLICTS, Keys, Notes
 from .defaults import Known
 
-__all__ = ["DICTS", "UNNAMED", "Config", "checked_options", "rope_dict"]
+__all__ = ["DICTS", "TEXT_PART_OF", "UNNAMED", "Config", "checked_options", "rope_dict"]
 
 DICTS = ("rope_parameters", "rope_scaling")
 
 UNNAMED = "no key model_type"  # the source of the model type where no key names one
+TEXT_PART_OF = "the text part of "  # the source begins so where only the dict around the text part names a type
 LAYOUTS = ("interleaved", "half")
 
 

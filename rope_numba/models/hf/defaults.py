@@ -10,8 +10,10 @@ from .types import MODELS, H, I, Model
 __all__ = [
     "ALIASES",
     "ATTENTION_FREE",
+    "ATTENTION_TYPES",
     "CERTAIN",
     "NO_ROTATION",
+    "OTHERS_CODE",
     "REFUSED_MODELS",
     "REMOTE",
     "ROTARY_VARIANTS",
@@ -145,6 +147,9 @@ CERTAIN = (RECURRENT, UNMARKED)
 # Types of NO_ROTATION whose files mean a type that rotates, if position_embedding_type is "rotary".
 ROTARY_VARIANTS: dict[str, str] = {"xlm-roberta": "jina_embeddings_v3"}
 
+# Types whose files name the class of another type, and rotate by the row of their own.
+OTHERS_CODE: dict[str, str] = {"jina_embeddings_v3": "xlm-roberta", "sarvam_moe": "glm4_moe"}
+
 # Types that rotate only if a key has this value.
 SWITCHES: dict[str, tuple[str, object]] = {
     "esm": ("position_embedding_type", "rotary"),
@@ -171,6 +176,15 @@ REFUSED_MODELS: dict[str, str] = {
     "qwen": "its base and its queries change with the length of the text",
 }
 
+# Layer types, as files call them, whose layers have attention that rotates, unless the model type says otherwise.
+ATTENTION_TYPES = frozenset(
+    (
+        *("attention", "full_attention", "sliding_attention", "chunked_attention", "window_attention", "hybrid"),
+        *("hybrid_sliding", "reference_sliding_attention", "global_attention", "local_attention", "minimax_m3_sparse"),
+        *("indexed_attention", "deepseek_sparse_attention", "qwen_sparse_attention", "sparse_attention"),
+        *("compressed_sparse_attention", "heavily_compressed_attention"),
+    )
+)
 # Layer types, as files call them, whose layers have no attention to rotate for.
 ATTENTION_FREE = frozenset(
     (

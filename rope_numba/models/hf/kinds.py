@@ -3,25 +3,50 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from ...numbers import counted, shown
 from ..keys import LAYERS, Found, Keys, listed
-from .config import Config
-from .defaults import ATTENTION_FREE
+from .config import DICTS, Config
+from .defaults import ATTENTION_FREE, ATTENTION_TYPES
 
-__all__ = ["MOST_LAYERS", "Layers", "read_layers", "unread_key"]
+__all__ = ["MOST_LAYERS", "Layers", "keys_of_type", "layer_key", "read_layers", "unread_key"]
 
 MOST_LAYERS = 10_000
 NAMES = {"G": "full_attention", "L": "sliding_attention", "R": "linear_attention", "C": "conv"}
 RECURRENT, FULL = NAMES["R"], NAMES["G"]
 INTERVALS = ("full_attention_interval", "layer_group_size")  # of each so many layers, the last has attention
-# Keys of layers that are read, and the names by which others may be known.
-READ = ("layer_types", "layers_block_type", "block_types", "attn_type_list", "hybrid_layer_pattern", "no_rope_layers")
-HINT = re.compile(
-    "(attn|attention|hybrid|mamba|recurrent|linear|rope).*(layers|pattern|interval|idxs|indices|type_list)"
-)
 ATTENTION_LAYERS = ("attn_layer_indices", "full_attn_idxs", "hybrid_layer_ids")  # numbers of layers with attention
+# Keys of layers, and the known types that have them: others do not look at them. An unknown type may have any.
+KEYS_OF: dict[str, tuple[str, ...]] = {
+    "block_types": ("recurrent_gemma",),
+    "attn_type_list": ("minimax", "minimax_m1", "minimax_m2", "minimax_text_01"),
+    "hybrid_layer_pattern": ("mimo_v2_flash",),
+    "attn_layer_indices": ("bamba",),
+    "full_attn_idxs": ("lfm2", "lfm2_moe"),
+    "hybrid_layer_ids": (),  # Zamba2's, which is in no table
+    "full_attention_interval": ("qwen3_5_moe_text", "qwen3_5_text", "qwen3_next", "qwen4_exp_text"),
+    "layer_group_size": ("bailing_hybrid",),
+    "cross_attention_layers": ("mllama_text_model",),
+    "no_rope_layers": ("llama4_text", "smollm3"),
+    "layer_rope_theta": ("granite_swa", "granitemoe_swa"),
+}
+# Other keys of layers that are read, or that do not say which layers rotate.
+READ = (
+    *("layer_types", "layers_block_type", "mlp_layer_types", *LAYERS),
+    *("sliding_window_pattern", "_sliding_window_pattern", "global_attn_every_n_layers"),
+)
+# Names of keys that may say which layers rotate: a kind of layer, and what is counted or listed of it.
+HINT = re.compile(
+    r"(attn|attention|hybrid|mamba|ssm|s4|rwkv|recurren|linear|gdn|delta|kda|gla|lightning|retention|conv|nope|rope|mixer"
+    r"|full|global|local).*(layers?|blocks|pattern|interval|period|offset|every|idxs?|indices|ids|types|type_list)(_|\b)"
+    r"|\b(layers?|blocks?)_?(block_)?(pattern|types?|kinds|list|order)\b"
+)
+UNROTATED_HINT = re.compile(r"(nope|rope|rotary).*(layers?|pattern|interval|period|every|idxs?|indices)(_|\b)")
+NO_HINT = re.compile(
+    "norm|scale|drop|bias|moe|expert|mlp|ffn|lora|quant|vision|visual|image|audio|speech|encoder|init|eps"
+)
 
 
 @dataclass(frozen=True)
@@ -34,6 +59,14 @@ class Layers:
     rotates: tuple[bool, ...] | None  # one for each layer, where single layers are left out
     source: str  # the key that says most of this
 
+    def unknown(self, parts: Iterable[str]) -> str | None:
+        """Return the first type of a layer of which it is not known whether it rotates, or None.
+
+        `parts` are types that have values of RoPE of their own.
+        """
+        known = {*ATTENTION_TYPES, *ATTENTION_FREE, *self.still_types, *parts}
+        return next((kind for kind in self.types or () if kind not in known), None)
+
     def turns(self, index: int) -> bool:
         """Return whether a layer rotates, as far as it depends on its type and number."""
         kind = self.types[index] if self.types else None
@@ -45,11 +78,16 @@ class Layers:
 def read_layers(found: Config) -> Layers:
     """Return what a configuration says of its layers."""
     keys = found.keys
+    if found.known is not None and found.known.model.window_needed and _no_window(found):
+        raise ValueError(
+            f"{keys.source('sliding_window')} is null; expected a number of positions, as layers of type "
+            f"{shown(found.known.name)} without a window do not rotate"
+        )
     number = keys.get(*LAYERS)
     count = None if number is None else number.whole(1, MOST_LAYERS, "layers")
     given = keys.get("layer_types", "layers_block_type")
     if given is None:
-        given, types = _told_types(found, count)
+        given, types = _told_types(keys, count)
         if types is None:
             types = _pattern_types(found, count)
     else:
@@ -93,9 +131,19 @@ def _pattern_types(found: Config, count: int | None) -> tuple[str, ...] | None:
     return tuple(NAMES[letter] for letter in letters)
 
 
-def _told_types(found: Config, count: int | None) -> tuple[Found | None, tuple[str, ...] | None]:
+def keys_of_type(found: Config) -> Keys:
+    """Return the keys without those of layers that the model type does not look at; note those."""
+    if found.known is None:
+        return found.keys
+    others = {name for name, types in KEYS_OF.items() if found.known.name not in types}
+    for one in found.keys.all(sorted(others)):
+        if one.value != []:
+            found.notes.conflict(f"{one.source}: models of type {shown(found.known.name)} do not look at this key.")
+    return replace(found.keys, values={name: value for name, value in found.keys.values.items() if name not in others})
+
+
+def _told_types(keys: Keys, count: int | None) -> tuple[Found | None, tuple[str, ...] | None]:
     """Return the layer types that older files tell in other ways than by a list of names, and the key that does."""
-    keys = found.keys
     kinds = keys.get("block_types")
     if kinds is not None:
         names = listed(kinds, (str,), "a list of names, which is repeated")
@@ -120,18 +168,28 @@ def _told_types(found: Config, count: int | None) -> tuple[Found | None, tuple[s
     return None, None
 
 
-def unread_key(found: Config) -> str | None:
-    """Return a key of an unknown model type that may say which layers rotate, but is not read."""
-    read = {*READ, *INTERVALS, *ATTENTION_LAYERS, *LAYERS, "cross_attention_layers", "layer_rope_theta"}
-    read |= {
-        "sliding_window_pattern",
-        "_sliding_window_pattern",
-        "global_attn_every_n_layers",
-        "no_rope_layer_interval",
-    }
-    names = [name for name in found.keys.values if isinstance(name, str) and name not in read and HINT.search(name)]
-    names = [name for name in names if found.keys.values[name] is not None]
-    return found.keys.source(names[0]) if names and found.known is None else None
+def unread_key(found: Config, layers: Layers) -> str | None:
+    """Return a key of an unknown model type that may say which layers rotate, but is not read.
+
+    Where types of layers are listed, only a key that speaks of rotation may say more.
+    """
+    if found.known is not None or layers.rotates is not None:
+        return None
+    return layer_key(found.keys, HINT if layers.types is None else UNROTATED_HINT)
+
+
+def layer_key(keys: Keys, hint: re.Pattern[str] = HINT) -> str | None:
+    """Return a key, of a dict or of a dict in it, that may say which layers rotate, but is not read."""
+    for name, value in keys.values.items():
+        if not isinstance(name, str) or name in {*READ, *KEYS_OF, *DICTS} or NO_HINT.search(name.lower()) or not value:
+            continue
+        if hint.search(name.lower()) and not isinstance(value, dict):
+            return keys.source(name)
+        for inner, said in value.items() if isinstance(value, dict) else ():
+            path = f"{name}.{inner}".lower()
+            if said and hint.search(path) and not NO_HINT.search(path):
+                return Keys(value, keys.source(name)).source(inner)
+    return None
 
 
 def _indices(found: Found, count: int) -> set[int]:
@@ -174,8 +232,12 @@ def _still_types(found: Config) -> tuple[str, ...]:
 
 def _windowless(found: Config) -> bool:
     """Return whether a model has no sliding window, and is of a type in which all layers rotate then."""
-    stated = "sliding_window" in found.keys.values and found.keys.values["sliding_window"] is None
-    return stated and found.known is not None and found.known.model.windowless
+    return found.known is not None and found.known.model.windowless and _no_window(found)
+
+
+def _no_window(found: Config) -> bool:
+    """Return whether the file says that there is no sliding window."""
+    return "sliding_window" in found.keys.values and found.keys.values["sliding_window"] is None
 
 
 def _rotates(found: Config, count: int | None) -> tuple[bool, ...] | None:

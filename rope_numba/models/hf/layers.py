@@ -78,7 +78,14 @@ def _labels(found: Config, layers: Layers, parts: dict[str, Part], silent: set[s
     if layers.types is None and found.known is not None and found.known.model.hybrid:
         found.notes.conflict("Which layers have attention, and so rotate, is not known: no key that is read says it.")
         return ()
-    unread = unread_key(found) if layers.types is None else None
+    strange = layers.unknown(parts) if list(parts) == [ALL] else None
+    if strange is not None:
+        found.guess(
+            found.notes,
+            f"{layers.source} names {shown(strange)}, of which nothing says whether it rotates: layers are not known.",
+        )
+        return ()
+    unread = unread_key(found, layers)
     if unread is not None:
         found.guess(found.notes, f"{unread} may say which layers rotate, and is not read: layers are not known.")
         return ()

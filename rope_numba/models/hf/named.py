@@ -8,9 +8,11 @@ from ..keys import MOST_CONFLICTS, Found, Keys, Notes
 from .config import Config
 from .layers import Part
 
-__all__ = ["TRAINED", "scheme_of"]
+__all__ = ["SECTIONS", "TRAINED", "TURNS", "scheme_of"]
 
 TRAINED = "original_max_position_embeddings"
+SECTIONS = "mrope_section"
+TURNS = "interleaved"  # next to sections, Qwen3-TTS's name for mrope_interleaved
 # What other software calls them. deepseek_yarn differs from yarn in what it takes for granted of mscale and
 # mscale_all_dim, 1 and 0, which makes the same magnitude.
 ALIASES = {"su": "longrope", "mrope": "default", "deepseek_yarn": "yarn"}
@@ -51,7 +53,9 @@ def scheme_of(found: Config, part: Part, notes: Notes) -> str:
         except ValueError as error:
             raise ValueError(str(error).replace("scheme", named.source, 1)) from None
     others = [name for name, value in rope.values.items() if value is not None and name not in COMMON]
-    others = [name for name in others if name not in SCHEMES[scheme]]
+    others = [
+        name for name in others if name not in SCHEMES[scheme] and not (name == TURNS and SECTIONS in rope.values)
+    ]
     for name in others:
         if name in KNOWN:
             notes.conflict(f"{rope.source(name)} is {shown(rope.values[name])}, which scheme {scheme!r} does not use.")

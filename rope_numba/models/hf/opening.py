@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from ...literals import Layout
 from ...numbers import shown
 from ...wording import argument
-from ..keys import MOST_CONFLICTS, Found, Keys, Notes
-from .config import UNNAMED, Config, checked_options
-from .defaults import NO_ROTATION, REFUSED_MODELS, ROTARY_VARIANTS, TEXT_PARTS, known
-from .refusals import ROPE_KEYS, class_of, inner_rope, refuse, speaking
+from ..keys import MOST_CONFLICTS, SHARES, Found, Keys, Notes
+from .config import TEXT_PART_OF, UNNAMED, Config, checked_options, rope_dict
+from .defaults import NO_ROTATION, OTHERS_CODE, REFUSED_MODELS, ROTARY_VARIANTS, TEXT_PARTS, known
+from .kinds import keys_of_type
+from .refusals import ROPE_KEYS, class_of, classes_of, inner_rope, refuse, speaking
+from .types import Model
 
 __all__ = ["read_config"]
 
@@ -50,11 +53,12 @@ def read_config(values: dict[str, Any], origin: str, strict: bool, layout: Layou
     unknown = [key for key in unknown if key not in known_keys and keys.values[key] is not None]
     for key in unknown[: MOST_CONFLICTS + 1]:
         found.relax(notes, f"{keys.source(key)} is {shown(keys.values[key])}, which is not a known key of RoPE")
+    found.keys = keys_of_type(found)
     return found
 
 
 def _model_type(keys: Keys, around: Found | None) -> Found:
-    """Return the type that a dict names; else that of the text part of the type around it, or that of a class.
+    """Return the type that a dict names; else that of its class, or that of the text part of the type around it.
 
     A type that no table knows gives way to a class of `architectures` that one does.
     """
@@ -67,13 +71,11 @@ def _model_type(keys: Keys, around: Found | None) -> Found:
             where = f"{found.source} {shown(found.value)} and position_embedding_type"
             return Found(ROTARY_VARIANTS[found.value], where)
         return found if of_class is None or _in_a_table(found.value) else of_class
-    if around is not None:
-        return Found(TEXT_PARTS.get(around.value, around.value), f"the text part of {around.source}")
     if of_class is not None:
         return of_class
-    classes = keys.get("architectures")
-    names = classes.value if classes is not None and isinstance(classes.value, list) else []
-    found = Found(names[0], "architectures[0]") if names else Found("unknown", UNNAMED)
+    if around is not None:
+        return Found(TEXT_PARTS.get(around.value, around.value), f"{TEXT_PART_OF}{around.source}")
+    found = next(iter(classes_of(keys)), Found("unknown", UNNAMED))
     if not isinstance(found.value, str):
         raise TypeError(f"{found.source} is {shown(found.value)}; expected a name")
     return found
@@ -111,16 +113,55 @@ def _unknown(found: Config) -> None:
 
 
 def _class_agrees(found: Config) -> None:
-    """Raise under strict where `architectures` names a known class of another layout than the type's."""
+    """Raise under strict where `architectures` names a known class that rotates otherwise than the type."""
     of_class = class_of(found.keys)
-    other = None if of_class is None else known(of_class.value)
-    if of_class is None or other is None or found.known is None or found.layout is not None:
+    if of_class is None or found.known is None or OTHERS_CODE.get(found.known.name) == of_class.value:
         return
-    if other.model.layout != found.known.model.layout and not (other.model.flagged or found.known.model.flagged):
-        what = f"{of_class.source} is a class of layout {other.model.layout!r}, but {found.named} is {found.name}"
+    other, own = known(of_class.value), found.known.model
+    usual = None if other is None else other.model
+    but = f"but {found.named} is {found.name}"
+    if usual is None or (usual is not own and _rotation(usual, found) != _rotation(own, found)):
+        what = f"{of_class.source} is a class that rotates otherwise or not at all, {but}"
+        if found.strict:
+            raise ValueError(f"{what}; expected one model, or {argument('strict=False')}")
+        found.guess(found.notes, f"{what}: the second was taken.")
+    elif usual.layout != own.layout and not (usual.flagged or own.flagged) and found.layout is None:
+        what = f"{of_class.source} is a class of layout {usual.layout!r}, {but}"
         if found.strict:
             raise ValueError(f"{what}; expected one model, or {argument('layout=')} or {argument('strict=False')}")
-        found.guess(found.notes, f"{what}: layout {found.known.model.layout!r} was taken.")
+        found.guess(found.notes, f"{what}: layout {own.layout!r} was taken.")
+
+
+def _rotation(model: Model, found: Config) -> Model:
+    """Return of a row what the code of a class brings with it, and the file does not state itself.
+
+    Widths, bases and schemes are those of the type, whatever the class. Layouts are compared apart.
+    """
+    keys, rope = found.keys, rope_dict(replace(found, notes=Notes()))
+    layered = model.rope is not None and all(value is None or isinstance(value, dict) for value in model.rope.values())
+    by_layer = rope is not None and any(isinstance(value, dict) for value in rope.values.values())
+    share = keys.get(*SHARES, "rotary_dim") is not None or (rope is not None and rope.get(SHARES[0]) is not None)
+    listed = keys.get("layer_types", "layers_block_type") is not None
+    ordered = not listed and (layered or model.hybrid or bool(model.still))
+    return Model(
+        *("half", None, None, None, None),
+        partial=None if share or model.partial == 1.0 else model.partial,
+        rope=model.rope if layered and not by_layer else None,
+        rotary_dim=None if share else model.rotary_dim,
+        latent=model.latent,
+        sections=(1,) * bool(model.sections),
+        in_turns=model.in_turns,
+        pattern=model.pattern if ordered else "",
+        first=model.first if ordered else "",
+        ends_full=model.ends_full and ordered,
+        still=model.still,
+        windowless=model.windowless,
+        window_needed=model.window_needed,
+        cross_attention=model.cross_attention,
+        global_head_dim=model.global_head_dim,
+        no_rope_interval=model.no_rope_interval,
+        backwards=model.backwards,
+    )
 
 
 def _compare(outer: Keys, inner: Keys, notes: Notes) -> None:

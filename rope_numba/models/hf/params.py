@@ -10,12 +10,19 @@ from ...numbers import shown
 from ..keys import Keys, Notes
 from .config import Config, checked_options
 from .defaults import Known
+from .kinds import layer_key
 from .magnitude import temperature
 from .types import MODELS
 
 __all__ = ["is_params", "read_params"]
 
 NAME = "mistral (params.json)"
+# Keys that Mistral's own models do not have, and whose they are.
+ELSEWHERE = {
+    "qk_rope_head_dim": "latent attention",
+    "use_scaled_rope": "Meta's models",
+    "nope_layer_interval": "Meta's models",
+}
 # Mistral's names of YaRN's arguments.
 YARN = {
     "factor": "factor",
@@ -34,10 +41,13 @@ def read_params(params: dict[str, Any], origin: str, strict: bool, layout: Layou
     """Return a params.json as if it were a config.json, with errors and sources that name the keys it has."""
     checked_options(strict, layout)
     keys = Keys(params)
-    for name, why in (("qk_rope_head_dim", "latent attention"), ("use_scaled_rope", "Meta's models")):
+    for name, why in ELSEWHERE.items():
         other = keys.get(name)
         if other is not None and other.value is not False:
             raise ValueError(f"{name} is {shown(other.value)}; expected the config.json instead, for {why}")
+    unread = layer_key(keys)
+    if unread is not None:
+        raise ValueError(f"{unread} may say which layers rotate; expected the config.json instead")
     if keys.get("rope_theta") is None:
         raise ValueError("rope_theta is missing; expected it, as programs take different ones for granted")
     model = replace(MODELS["mistral"], layout="interleaved", context=None)

@@ -7,10 +7,10 @@ import re
 from ...numbers import shown
 from ...wording import argument
 from ..keys import SHARES, THETAS, Found, Keys
-from .config import DICTS, Config
+from .config import DICTS, TEXT_PART_OF, Config
 from .defaults import CERTAIN, NO_ROTATION, REFUSED_MODELS, SWITCHES, TEXT_PARTS, type_of_class
 
-__all__ = ["ROPE_KEYS", "class_of", "inner_rope", "refuse", "speaking"]
+__all__ = ["ROPE_KEYS", "class_of", "classes_of", "inner_rope", "refuse", "speaking"]
 
 ROPE_KEYS = (*DICTS, *THETAS, *SHARES, "rotary_dim", "qk_rope_head_dim")
 OTHER_POSITIONS = ("absolute", "alibi", "learned", "learned_absolute", "nope", "none", "relative", "relative_key")
@@ -26,7 +26,8 @@ TOWER = re.compile(
 )
 # Keys of such encoders, which no text model has without a vocabulary or a length beside it.
 TOWER_KEYS = ("patch_size", "image_size", "num_mel_bins", "spatial_merge_size", "temporal_patch_size", "depth")
-TEXT_MARKS = ("vocab_size", "max_position_embeddings", "vision_config")
+VOCABULARY = "vocab_size"
+TEXT_MARKS = (VOCABULARY, "max_position_embeddings", "vision_config")
 
 # Keys whose presence changes the rotation in a way that is not here; null and false count as absent.
 UNSUPPORTED = {
@@ -100,26 +101,37 @@ def refuse_tower(found: Config) -> None:
         return
     key = keys.get(*TOWER_KEYS)
     marked = any(keys.get(name) is not None for name in TEXT_MARKS)
-    if found.known is None and TOWER.search(kind.lower()):
-        what = f"{found.named} is {shown(kind)}, which encodes images or sound"
+    if found.known is None and TOWER.search(kind.lower()) and not found.named.startswith(TEXT_PART_OF):
+        if keys.get(VOCABULARY) is not None and speaking(keys) is not None:  # a text model that also sees or hears
+            return
+        what = f"{found.named} is {shown(kind)}, which by its name encodes images or sound"
     elif key is not None and not marked:
         what = f"{key.source} is {shown(key.value)}, so that this part of {found.name} encodes images or sound"
     else:
         return
     raise ValueError(
-        f"{what}, and may have several axes of positions; expected the configuration of a text model, or "
-        f"{argument(BY_HAND)} made by hand"
+        f"{what}, and may have several axes of positions; expected the configuration of a text model, with "
+        f"{VOCABULARY} and keys of RoPE, or {argument(BY_HAND)} made by hand"
     )
 
 
 def class_of(keys: Keys) -> Found | None:
     """Return the model type of the first class in `architectures` that the tables know."""
-    classes = keys.get("architectures")
-    for place, name in enumerate(classes.value if classes is not None and isinstance(classes.value, list) else []):
-        kind = type_of_class(name) if isinstance(name, str) else None
+    for name in classes_of(keys):
+        kind = type_of_class(name.value) if isinstance(name.value, str) else None
         if kind is not None:
-            return Found(kind, f"{keys.source('architectures')}[{place}], {shown(name)},")
+            return Found(kind, f"{name.source}, {shown(name.value)},")
     return None
+
+
+def classes_of(keys: Keys) -> list[Found]:
+    """Return the entries of `architectures`, which is a list of names, or one name."""
+    classes = keys.get("architectures")
+    if classes is None:
+        return []
+    if not isinstance(classes.value, list):
+        return [classes] if isinstance(classes.value, str) else []
+    return [Found(name, f"{classes.source}[{place}]") for place, name in enumerate(classes.value)]
 
 
 def speaking(keys: Keys) -> Found | None:

@@ -37,6 +37,7 @@ class Model:
     ends_full: bool = False  # the last layer has full attention, whatever the pattern or the file says
     still: tuple[str, ...] = ()  # layer types that are not rotated
     windowless: bool = False  # where the file says that there is no window, all layers have full attention and rotate
+    window_needed: bool = False  # where the file says that there is no window, no layer rotates
     cross_attention: tuple[int, ...] = ()  # layers that attend to an image, and are not rotated
     flat: tuple[str, ...] = ()  # of layers that differ, those for which a flat dict holds
     global_head_dim: int | None = None  # of full-attention layers
@@ -119,7 +120,7 @@ MODELS: dict[str, Model] = {
     "chameleon": Model(H, 4_096, 32, None, 4_096),
     "codegen": Model(I, 4_096, 16, None, 2_048, rotary_dim=64),
     "cohere": Model(I, 8_192, 64, None, 8_192, theta=500_000),
-    "cohere2": Model(I, 8_192, 64, None, 8_192, pattern="LLLG", still=FULL),
+    "cohere2": Model(I, 8_192, 64, None, 8_192, pattern="LLLG", still=FULL, window_needed=True),
     "cohere_compass_text": Model(H, 8_192, 64, None, 8_192, sections=(24, 20, 20), in_turns=True, pattern="LLLG"),
     "cosmos3_edge_text": Model(H, 2_048, 16, 128, 131_072, theta=100_000_000, sections=(24, 20, 20), in_turns=True),
     "csm": Model(H, 2_048, 32, None, 2_048, theta=500_000),
@@ -149,7 +150,9 @@ MODELS: dict[str, Model] = {
     "falcon": Model(H, 4_544, 71, None, 2_048),
     "falcon_h1": Model(H, 4_096, 32, None, 8_192),
     "flex_olmo": Model(H, 4_096, 32, None, 4_096, theta=500_000),
-    "flint": Model(H, 2_048, 32, 128, 262_144, pattern="LGLL", first="GG", ends_full=True, still=FULL),
+    "flint": Model(
+        H, 2_048, 32, 128, 262_144, pattern="LGLL", first="GG", ends_full=True, still=FULL, window_needed=True
+    ),
     "gemma": Model(H, 3_072, 16, 256, 8_192),
     "gemma2": Model(H, 2_304, 8, 256, 8_192),
     "gemma3_text": Model(H, 2_304, 8, 256, 131_072, rope=GEMMA_3, pattern="LLLLLG", flat=FULL),
