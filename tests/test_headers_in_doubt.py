@@ -652,6 +652,149 @@ def test_an_unknown_architecture_must_say_what_its_factor_is_for(strict: bool, w
         read_gguf(write("novel", **HEAD_128, rope_scaling_factor=32.0), layout="half", strict=strict)
 
 
+def raw(path: Path, architecture: str, values: dict[str, Any]) -> Path:
+    """Write a file with keys that the gguf package has no method for, of the architecture's own prefix."""
+    writer = gguf.GGUFWriter(path, architecture)
+    for name, value in values.items():
+        key = f"{architecture}.{name}"
+        if isinstance(value, list):
+            writer.add_array(key, value)
+        elif isinstance(value, float):
+            writer.add_float32(key, value)
+        elif isinstance(value, str):
+            writer.add_string(key, value)
+        else:
+            writer.add_uint32(key, value)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    return path
+
+
+FOUR = {"block_count": 4, "attention.key_length": 64, "rope.freq_base": 1e6, "context_length": 4096}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"attention.head_count_kv": [0, 0, 0, 4]},
+        {"attention.recurrent_layers": [True, True, True, False]},
+        {"full_attention_interval": 4},
+        {"full_attention_interval": 4, "ssm.conv_kernel": 4},
+        {"attention.head_count_kv": [0, 0, 0, 4], "shortconv.l_cache": 3},
+    ],
+)
+def test_layers_that_an_unknown_architecture_leaves_out_are_none_and_nothing_else_is_said(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    with pytest.warns(UserWarning, match="layers that rotate by its keys were taken to rotate alike"):
+        read = read_gguf_layers(raw(tmp_path / "m.gguf", "novel", {**FOUR, **more}), layout="half")
+    assert read.layers == NONE_BUT_LAST
+    assert not any("all layers" in sentence for sentence in read.headers["all"].conflicts)
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        *({key: 4} for key in ("ssm.conv_kernel", "wkv.head_size", "no_rope_layer_interval", "attention.layer_period")),
+        {"attention.head_count_kv": [0, 0, 0, 4], "nope_layers": [3]},
+    ],
+)
+def test_a_key_that_may_tell_of_layers_leaves_those_of_an_unknown_architecture_open(
+    more: dict[str, Any], tmp_path: Path
+) -> None:
+    *_, key = more
+    with pytest.warns(UserWarning, match=f"'?novel.{key}'? may say which layers rotate: layers are not known"):
+        read = read_gguf_layers(raw(tmp_path / "m.gguf", "novel", {**FOUR, **more}), layout="half")
+    assert read.layers == ()
+    assert not any("all layers" in sentence for sentence in read.headers["all"].conflicts)
+
+
+def test_keys_of_norms_experts_and_shared_caches_say_nothing_of_an_unknown_architectures_layers(tmp_path: Path) -> None:
+    more = {"attention.layer_norm_rms_epsilon": 1e-5, "attention.shared_kv_layers": 2, "expert_count": 8}
+    with pytest.warns(UserWarning, match="all layers were taken to rotate alike"):
+        read = read_gguf_layers(raw(tmp_path / "m.gguf", "novel", {**FOUR, **more}), layout="half")
+    assert read.layers == ("all",) * 4
+
+
+@STRICT
+def test_a_second_base_of_an_unknown_architecture_is_that_of_layers_with_a_window(strict: bool, tmp_path: Path) -> None:
+    keys = {**FOUR, "rope.freq_base_swa": 1e4, "attention.sliding_window": 512}
+    pattern = {"attention.sliding_window_pattern": [True, True, True, False]}
+    bases = {"sliding_attention": 1e4, "full_attention": 1e6}
+    with pytest.warns(UserWarning, match="layers of each type were taken to rotate alike"):
+        read = read_gguf_layers(raw(tmp_path / "a.gguf", "novel", {**keys, **pattern}), layout="half", strict=strict)
+    assert read.layers == (*("sliding_attention",) * 3, "full_attention")
+    for kind, base in bases.items():
+        assert read.headers[kind].frequencies == rn.frequencies.default(64, base)
+    with pytest.warns(UserWarning, match="pattern is missing: which layer is of which type is not known"):
+        read = read_gguf_layers(raw(tmp_path / "b.gguf", "novel", keys), layout="half", strict=strict)
+    assert read.layers == ()
+    assert {kind: header.frequencies for kind, header in read.headers.items()} == {
+        kind: rn.frequencies.default(64, base) for kind, base in bases.items()
+    }
+
+
+@pytest.mark.filterwarnings("ignore:general.architecture is 'novel', which is not known")
+def test_a_second_width_of_an_unknown_architecture_is_that_of_layers_with_a_window(tmp_path: Path) -> None:
+    pattern = {"attention.sliding_window_pattern": [True, True, True, False], "rope.scaling.type": "none"}
+    keys = {**FOUR, "rope.dimension_count": 64, "rope.dimension_count_swa": 32, **pattern}
+    with pytest.warns(UserWarning, match="layers with a sliding window were taken to be scaled as the others are"):
+        read = read_gguf_layers(raw(tmp_path / "m.gguf", "novel", keys), layout="half")
+    assert {kind: header.rotary_dim for kind, header in read.headers.items()} == {
+        "sliding_attention": 32,
+        "full_attention": 64,
+    }
+
+
+def test_an_unknown_key_of_rotation_is_not_said_to_be_one_that_llama_cpp_does_not_read(tmp_path: Path) -> None:
+    path = raw(tmp_path / "m.gguf", "novel", {**FOUR, "rope.local.freq_base": 1e4})
+    with pytest.raises(ValueError, match=r"^'novel.rope.local.freq_base' is a key that is not known; expected"):
+        read_gguf(path, layout="half", strict=False)
+
+
+def test_latent_attention_of_an_unknown_architecture_is_taken_as_in_the_other_reader(tmp_path: Path) -> None:
+    keys = {**FOUR, "attention.key_length": 192, "rope.dimension_count": 64, "attention.kv_lora_rank": 512}
+    with pytest.warns(UserWarning, match="is not known"):
+        file = read_gguf(raw(tmp_path / "m.gguf", "novel", keys), layout="half")
+    sizes = {"qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "kv_lora_rank": 512}
+    own = read_hf({"model_type": "novel", "rope_theta": 1e6, **sizes}, layout="half")
+    assert (file.head_dim, file.rotary_dim, file.duties) == (own.head_dim, own.rotary_dim, own.duties)
+    assert (file.head_dim, file.rotary_dim) == (64, 64)
+    assert file.duties[0].startswith("Rotate only the rotary parts of queries and keys")
+
+
+@pytest.mark.filterwarnings("ignore:general.architecture is 'novel', which is not known")
+def test_biases_by_distance_of_an_unknown_architecture_are_in_doubt(tmp_path: Path) -> None:
+    path = raw(tmp_path / "m.gguf", "novel", {**FOUR, "attention.max_alibi_bias": 8.0})
+    with pytest.raises(ValueError, match=r"^novel.attention.max_alibi_bias is 8, which means biases by distance"):
+        read_gguf(path, layout="half")
+    with pytest.warns(UserWarning, match=r"max_alibi_bias is 8, which means biases by distance \(ALiBi\)"):
+        read_gguf(path, layout="half", strict=False)
+
+
+def test_a_first_layer_without_attention_says_nothing_of_the_width_of_heads(tmp_path: Path) -> None:
+    keys = {"block_count": 4, "embedding_length": 2048, "rope.freq_base": 5e5}
+    read = read_gguf_layers(raw(tmp_path / "m.gguf", "deci", {**keys, "attention.head_count": [0, 16, 16, 16]}))
+    assert read.layers == (None, "all", "all", "all")
+    assert read.headers["all"].head_dim == 128
+    with pytest.raises(ValueError, match="no layer of 'deci' rotates"):
+        read_gguf(raw(tmp_path / "n.gguf", "deci", {**keys, "attention.head_count": [0, 0, 0, 0], "block_count": 4}))
+
+
+@pytest.mark.parametrize("architecture", ["phi3", "llama"])
+def test_a_stretched_context_without_anything_that_stretches_it_is_in_doubt(architecture: str, tmp_path: Path) -> None:
+    keys = {**FOUR, "rope.scaling.original_context_length": 1024, "rope.scaling.attn_factor": 1.19}
+    path = raw(tmp_path / "m.gguf", architecture, keys)
+    line = "attn_factor is 1.19, for 4096 positions after 1024 of the training, but no key or tensor scales the frequencies"
+    with pytest.raises(ValueError, match=f"{line}; expected tensors .*, or strict=False$"):
+        read_gguf(path)
+    with pytest.warns(UserWarning, match=line):
+        assert read_gguf(path, strict=False).frequencies.attention_factor == pytest.approx(1.19)
+    for more in ({"rope.scaling.type": "none"}, {"rope.scaling.factor": 4.0}, {"context_length": 1024}):
+        assert read_gguf(raw(path, architecture, {**keys, **more})).conflicts == ()
+
+
 # --- the command line
 
 

@@ -241,6 +241,7 @@ ARROWS: dict[str, set[str]] = {
         "literals",
         "models.architectures",
         "models.gguf.file",
+        "models.gguf.layers",
         "models.gguf.metadata",
         "models.gguf.source",
         "models.keys",

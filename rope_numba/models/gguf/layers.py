@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import re
+
 from ...numbers import counted
 from ..architectures import FULL, SLIDING
 from .source import Source
 
-__all__ = ["layer_types"]
+__all__ = ["PATTERN", "layer_types", "unread_key"]
 
 MOST_LAYERS = 4096  # llama.cpp: 512
+PATTERN = "attention.sliding_window_pattern"
+RECURRENT = "attention.recurrent_layers"
+INTERVAL = "full_attention_interval"
+RECURRENCE = re.compile(r"(ssm|wkv|shortconv|kda|gdn)\.")  # keys of models of which some layers are recurrent
+# Keys that may say which layers rotate, and names like theirs that say something else.
+HINT = re.compile(
+    "(attention|attn|rope|nope|recurrent|linear|hybrid|mamba|conv|full).*"
+    "(layers?|pattern|interval|period|offset|indices|idx|types)$"
+)
+NO_HINT = re.compile("norm|shared|indexer|moe|expert|^rope\\.scaling")
+READ = (PATTERN, "attention.rope_pattern", RECURRENT, INTERVAL)
 
 
 def layer_types(source: Source) -> tuple[str | None, ...]:
@@ -18,6 +31,8 @@ def layer_types(source: Source) -> tuple[str | None, ...]:
     if blocks is None:
         if architecture.windows or architecture.unrotated:
             raise ValueError(f"{keys.path('block_count')} is missing; expected it, as layers of {source.name!r} differ")
+        return ()
+    if not source.known and (unread_key(source) is not None or _lacks_pattern(source)):
         return ()
     layers = blocks - (keys.whole("nextn_predict_layers", 0, blocks - 1) or 0)  # without those that only draft
     windows = _windows(source, layers)
@@ -30,9 +45,26 @@ def layer_types(source: Source) -> tuple[str | None, ...]:
     return tuple((SLIDING if sliding[layer] else FULL) if rotates[layer] else None for layer in range(layers))
 
 
+def unread_key(source: Source) -> str | None:
+    """Return a key of an unknown architecture that may say which layers rotate, if none that is read says it."""
+    keys = source.keys
+    heads = keys.wholes("attention.head_count_kv")
+    told = INTERVAL in keys or RECURRENT in keys or (isinstance(heads, list) and 0 in heads)
+    for name in keys.below(""):
+        if RECURRENCE.match(name) and not told:
+            return keys.path(name)
+        if HINT.search(name) and not NO_HINT.search(name) and name not in READ:
+            return keys.path(name)
+    return None
+
+
+def _lacks_pattern(source: Source) -> bool:
+    return source.architecture.windows is not None and PATTERN not in source.keys
+
+
 def _windows(source: Source, layers: int) -> list[bool]:
     """Return for each layer whether it sees a sliding window; an empty list where no layer can."""
-    keys, windows, name = source.keys, source.architecture.windows, "attention.sliding_window_pattern"
+    keys, windows, name = source.keys, source.architecture.windows, PATTERN
     width = keys.whole("attention.sliding_window")
     if windows is None or (width == 0 if width is not None else not windows.always):
         return []
@@ -57,11 +89,12 @@ def _rotates(source: Source, layers: int) -> list[bool]:
         stated = keys.wholes(name)
         if isinstance(stated, list):
             rotates = [one and other for one, other in zip(rotates, _each(source, name, stated, layers), strict=True)]
-    recurrent = keys.wholes("attention.recurrent_layers")
+    recurrent = keys.wholes(RECURRENT)
     if isinstance(recurrent, list):
-        return [not layer for layer in _each(source, "attention.recurrent_layers", recurrent, layers)]
-    if source.architecture.attention_interval:
-        interval = keys.whole("full_attention_interval", 1) or source.architecture.attention_interval
+        return [not layer for layer in _each(source, RECURRENT, recurrent, layers)]
+    interval = source.architecture.attention_interval
+    if interval or not source.known:
+        interval = keys.whole(INTERVAL, 1) or interval or 1
         rotates = [one and layer % interval == interval - 1 for layer, one in enumerate(rotates)]
     return rotates
 

@@ -13,10 +13,11 @@ from ...literals import Layout
 from ...numbers import counted
 from ...texts import shown
 from ...wording import argument
-from ..architectures import ARCHITECTURES, DIALECTS, REFUSED, UNKNOWN, UNROTATED
+from ..architectures import ARCHITECTURES, DIALECTS, REFUSED, UNKNOWN, UNROTATED, Architecture, Windows
 from ..keys import MORE_CONFLICTS, MOST_CONFLICTS
 from ..local import shown_path
 from .file import GGUFFile, read_file
+from .layers import PATTERN, layer_types, unread_key
 from .metadata import Metadata
 from .source import FACTORS, FREQS, LONG, SHORT, Source
 
@@ -32,6 +33,10 @@ KNOWN = {
 }
 KNOWN_OF_WINDOWS = {"rope.dimension_count_swa", "rope.freq_base_swa"}
 KNOWN_OF_ALPHA = {"rope.scaling.alpha"}
+# Keys that say of an unknown architecture what the name of a known one says.
+LATENT, LOGITS = "attention.kv_lora_rank", "rope.scaling.yarn_log_multiplier"
+ALIBI = "attention.max_alibi_bias"
+BY_HAND = "rope_numba.Frequencies(inv_freq=...)"
 
 
 MOST_PARTS = 1024  # of a model; the largest have some hundred
@@ -54,18 +59,18 @@ def opened(path: str | os.PathLike[str], strict: bool, layout: Layout | None) ->
         raise ValueError(f"general.architecture is {name!r}, which has {UNROTATED[name]}; expected one with rotation")
     if name in REFUSED:
         raise ValueError(
-            f"general.architecture is {name!r}: {REFUSED[name]}; expected ready-made frequencies, "
-            f"{argument('rope_numba.Frequencies(inv_freq=...)')}"
+            f"general.architecture is {name!r}: {REFUSED[name]}; expected ready-made frequencies, {argument(BY_HAND)}"
         )
-    source = Source(file, Metadata(file.values, name), name, ARCHITECTURES.get(name, UNKNOWN))
+    keys = Metadata(file.values, name)
+    source = Source(file, keys, name, ARCHITECTURES[name] if name in ARCHITECTURES else _row_of(keys))
     _must_not_be_a_dialect(source)
     _must_rotate(source)
     told: list[str] = []
-    if name not in ARCHITECTURES and layout is None:
+    if not source.known:
+        told += _told_of_unknown(source)
+    if not source.known and layout is None:
         guess = f"which is not known, so that layout {UNKNOWN.layout!r} is a guess"
         doubts += [(f"general.architecture is {name!r}, {guess}", f"a known one, or {argument('layout=')}")]
-    elif name not in ARCHITECTURES:
-        told += [f"general.architecture is {name!r}, which is not known: all layers were taken to rotate alike."]
     if "rope.freq_base" not in source.keys:
         doubts += _without_base(source)
     if file.missing:
@@ -76,6 +81,30 @@ def opened(path: str | os.PathLike[str], strict: bool, layout: Layout | None) ->
         raise ValueError(f"{doubts[0][0]}; expected {doubts[0][1]}, or {argument('strict=False')}")
     told += [f"{what}." for what, _ in doubts[:MOST_CONFLICTS]]
     return source, told + [MORE_CONFLICTS] * (len(doubts) > MOST_CONFLICTS)
+
+
+def _row_of(keys: Metadata) -> Architecture:
+    """Return the row of an architecture that is not known, as far as keys say it that llama.cpp has for others."""
+    windows = any(name in keys for name in (*sorted(KNOWN_OF_WINDOWS), "attention.key_length_swa"))
+    latent = bool(keys.whole(LATENT))
+    return replace(UNKNOWN, windows=Windows(always=True) if windows else None, latent=latent, logit_scale=latent)
+
+
+def _told_of_unknown(source: Source) -> Iterator[str]:
+    """Yield what is taken for granted of an architecture that is not known."""
+    keys, unread, windows = source.keys, unread_key(source), source.architecture.windows
+    what = f"general.architecture is {source.name!r}, which is not known"
+    if unread is not None:
+        yield f"{what}, and {shown(unread)} may say which layers rotate: layers are not known."
+    elif windows and PATTERN not in keys:
+        yield f"{what}, and {keys.path(PATTERN)} is missing: which layer is of which type is not known."
+    else:
+        alike = "all layers" if None not in layer_types(source) else "layers that rotate by its keys"
+        yield f"{what}: {alike if not windows else 'layers of each type'} were taken to rotate alike."
+    if windows and (source.file.floats or any("scal" in name for name in keys.below("rope."))):
+        yield f"{what}: layers with a sliding window were taken to be scaled as the others are."
+    if source.architecture.latent and LOGITS in keys:
+        yield f"{keys.path(LOGITS)} is taken to scale logits, as in known architectures with latent attention."
 
 
 def _with_parts(file: GGUFFile) -> tuple[GGUFFile, list[Doubt]]:
@@ -134,8 +163,12 @@ def _must_not_be_a_dialect(source: Source) -> None:
     for name in keys.below("rope."):
         if name not in known and re.search("base|scal|factor|theta|dimension|beta|yarn", name):
             what = f"{shown(keys.path(name))} is a key that llama.cpp does not read for {source.name!r}"
-            raise ValueError(f"{what}; expected none that changes the rotation")
-    if source.architecture is UNKNOWN and "rope.scaling.factor" in keys and "rope.scaling.type" not in keys:
+            if not source.known:
+                what = f"{shown(keys.path(name))} is a key that is not known"
+            raise ValueError(
+                f"{what}; expected none that changes the rotation, or ready-made frequencies, {argument(BY_HAND)}"
+            )
+    if not source.known and "rope.scaling.factor" in keys and "rope.scaling.type" not in keys:
         path = keys.path("rope.scaling.type")
         raise ValueError(f"{path} is missing; expected it beside {keys.path('rope.scaling.factor')}, as for known ones")
 
@@ -148,13 +181,32 @@ def _without_base(source: Source) -> Iterator[Doubt]:
     windows = architecture.windows
     if windows is not None and windows.theta is not None:
         raise ValueError(f"{path} is missing; expected it, as layers of {source.name!r} have several bases")
-    models = "models" if source.architecture is UNKNOWN else f"models of {source.name!r}"
+    models = "models" if not source.known else f"models of {source.name!r}"
     yield f"{path} is missing, and {models} have several bases: 10000 is a guess", "it"
+
+
+def _not_scaled(source: Source) -> Iterator[Doubt]:
+    """Yield the doubt about a magnitude of a context that was stretched, where nothing in the file stretches it."""
+    keys = source.keys
+    original, context = (keys.whole(name, 1) for name in ("rope.scaling.original_context_length", "context_length"))
+    if original is None or context is None or original >= context or source.architecture.ignores_keys:
+        return
+    factors = [keys.number(name) for name in ("rope.scaling.factor", "rope.scale_linear", "rope.scaling.alpha")]
+    if source.file.floats or any(factors) or keys.text("rope.scaling.type") in ("none", "yarn"):
+        return
+    magnitude, name = keys.number("rope.scaling.attn_factor"), keys.path("rope.scaling.attn_factor")
+    if magnitude in (None, 1.0):
+        return
+    what = f"{name} is {magnitude:g}, for {context} positions after {original} of the training"
+    yield f"{what}, but no key or tensor scales the frequencies", f"tensors {SHORT} and {LONG}"
 
 
 def _not_understood(source: Source) -> Iterator[Doubt]:
     """Yield doubts about keys and tensors of rotation that are not known."""
     keys, architecture, known = source.keys, source.architecture, _known(source)
+    if not source.known and keys.number(ALIBI):
+        yield f"{keys.path(ALIBI)} is {keys.number(ALIBI):g}, which means biases by distance (ALiBi)", "0"
+    yield from _not_scaled(source)
     for name in keys.below("rope."):
         if name not in known:
             yield f"{shown(keys.path(name))} is a key that is not known for {source.name!r}", "known ones"

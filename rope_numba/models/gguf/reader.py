@@ -10,7 +10,7 @@ from ...literals import Layout
 from ...numbers import shown, whole
 from ...texts import choice
 from ...wording import argument
-from ..architectures import ALL, FULL, UNKNOWN
+from ..architectures import ALL, FULL, SLIDING
 from ..header import Header, LayerHeaders
 from ..keys import Notes
 from .duties import note_duties
@@ -154,7 +154,8 @@ def _read(
     for doubt in doubts:
         warn_caller(doubt)
     layers = layer_types(source)
-    types = dict.fromkeys(filter(None, layers or (FULL,)))
+    every = (FULL, SLIDING) if source.architecture.windows else (FULL,)
+    types = dict.fromkeys(filter(None, layers or every))
     if not types:
         raise ValueError(f"no layer of {source.name!r} rotates, by the keys of this file; expected one that does")
     notes = {kind: Notes(conflicts=list(doubts)) for kind in types}
@@ -179,7 +180,7 @@ def _header(
     context = keys.whole("context_length", 1)
     notes.fact("scheme", scheme, scaled.source)
     if wanted is not None:
-        if layout != wanted and source.architecture is not UNKNOWN:
+        if layout != wanted and source.known:
             notes.conflict(
                 f"{argument('layout')} is {wanted!r}, where {source.name!r} has {layout!r}: it was followed."
             )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...frequencies import Frequencies
-from ..architectures import Architecture
+from ..architectures import ARCHITECTURES, Architecture
 from .file import GGUFFile
 from .metadata import Metadata
 
@@ -28,6 +28,11 @@ class Source:
     keys: Metadata
     name: str  # of the architecture
     architecture: Architecture
+
+    @property
+    def known(self) -> bool:
+        """Whether the tables have the architecture; else its row is made from what the keys say."""
+        return self.name in ARCHITECTURES
 
     @property
     def default(self) -> str:

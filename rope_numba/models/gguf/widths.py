@@ -44,7 +44,7 @@ def _head(source: Source, layer_type: str) -> tuple[int, str]:
     if channels is None or heads is None:
         missing = keys.path("embedding_length" if channels is None else "attention.head_count")
         raise ValueError(f"{missing} is missing, and {keys.path('attention.key_length')} too; expected one of them")
-    count = heads if isinstance(heads, int) else next(iter(heads), 0)
+    count = heads if isinstance(heads, int) else next(filter(None, heads), 0)  # 0: a layer without attention
     if count < 1 or not 2 <= channels // count <= WIDEST:
         raise keys.wrong("attention.head_count", f"heads of 2 to {WIDEST} channels, {channels} together")
     return channels // count, f"{keys.path('embedding_length')} / {keys.path('attention.head_count')}"
