@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from typing import Any
 
 from ...numbers import counted, shown
 from ..keys import LAYERS, Found, Keys, listed
@@ -40,8 +41,8 @@ READ = (
 # Names of keys that may say which layers rotate: a kind of layer, and what is counted or listed of it.
 HINT = re.compile(
     r"(attn|attention|hybrid|mamba|ssm|s4|rwkv|recurren|linear|gdn|delta|kda|gla|lightning|retention|conv|nope|rope|mixer"
-    r"|full|global|local).*(layers?|blocks|pattern|interval|period|offset|every|idxs?|indices|ids|types|type_list)(_|\b)"
-    r"|\b(layers?|blocks?)_?(block_)?(pattern|types?|kinds|list|order)\b"
+    r"|full|global|local).*(layers?|blocks|pattern|interval|period|offset|every|freq|per|idxs?|indices|ids|types|type_list)(_|\b)"
+    r"|(^layers|mixers?)$|\b(layers?|blocks?)_?(block_)?(pattern|types?|kinds|list|order)\b"
 )
 UNROTATED_HINT = re.compile(r"(nope|rope|rotary).*(layers?|pattern|interval|period|every|idxs?|indices)(_|\b)")
 NO_HINT = re.compile(
@@ -180,16 +181,23 @@ def unread_key(found: Config, layers: Layers) -> str | None:
 
 def layer_key(keys: Keys, hint: re.Pattern[str] = HINT) -> str | None:
     """Return a key, of a dict or of a dict in it, that may say which layers rotate, but is not read."""
+    number = keys.get(*LAYERS)
+    count = None if number is None or hint is not HINT else number.value
     for name, value in keys.values.items():
-        if not isinstance(name, str) or name in {*READ, *KEYS_OF, *DICTS} or NO_HINT.search(name.lower()) or not value:
+        if not isinstance(name, str) or name in {*READ, *KEYS_OF, *DICTS}:
             continue
-        if hint.search(name.lower()) and not isinstance(value, dict):
-            return keys.source(name)
-        for inner, said in value.items() if isinstance(value, dict) else ():
-            path = f"{name}.{inner}".lower()
-            if said and hint.search(path) and not NO_HINT.search(path):
-                return Keys(value, keys.source(name)).source(inner)
+        within = value if isinstance(value, dict) else {}
+        for inner, said in within.items() or [(None, value)]:
+            path = (name if inner is None else f"{name}.{inner}").lower()
+            by_layer = _is_flags(said) and ("rope" in path or len(said) == count)
+            if said and (hint.search(path) or by_layer) and not NO_HINT.search(path):
+                return keys.source(name) if inner is None else Keys(within, keys.source(name)).source(inner)
     return None
+
+
+def _is_flags(value: Any) -> bool:
+    """Return whether a value is a list of names or of flags."""
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) or entry in (0, 1) for entry in value)
 
 
 def _indices(found: Found, count: int) -> set[int]:
