@@ -354,6 +354,7 @@ def test_keys_of_widths_experts_and_norms_say_nothing_of_layers() -> None:
         "mlp_layer_types": ["dense"] * 4,
         "num_nextn_predict_layers": 1,
         "linear_attn_config": {"num_heads": 8},
+        "duration_delta_max_period": 10,
         "windows": [512, 512, 512, 0],
         "moe_layers": [0, 1, 1, 1],
         "attn_logit_softcapping": 50.0,
