@@ -41,7 +41,8 @@ READ = (
 # Names of keys that may say which layers rotate: a kind of layer, and what is counted or listed of it.
 HINT = re.compile(
     r"(attn|attention|hybrid|mamba|rwkv|recurren|linear|delta_?net|lightning|retention|conv|nope|rope|mixer|full|global"
-    r"|local|(?<![a-z])(ssm|s4|gdn|kda|gla)).*(layers?|blocks|pattern|interval|period|offset|every|freq|per|idxs?|indices|ids|types|type_list)(_|\b)"
+    r"|local|(?<![a-z])(ssm|s4|gdn|kda|gla)).*"
+    r"(layers?|blocks|pattern|interval|period|offset|every|freq|per|idxs?|indices|ids|types|type_list)(_|\b)"
     r"|(^layers|mixers?)$|\b(layers?|blocks?)_?(block_)?(pattern|types?|kinds|list|order)\b"
 )
 UNROTATED_HINT = re.compile(r"(nope|rope|rotary).*(layers?|pattern|interval|period|every|idxs?|indices)(_|\b)")
