@@ -242,7 +242,7 @@ for name in sys.argv[1:]:
     given = (x.view(np.uint32) >> 16).astype(np.uint16) if name.endswith("bf16") else x.copy()
     expected = given.copy()
     if name.endswith("bf16"):
-        rn.reference.rotate_stored("bf16", expected, cos[None], sin[None], layout, 0)
+        rn.reference.rotate_stored("bf16", expected, cos, sin, layout, 0)
     else:
         rn.reference.rotate(expected, cos, sin, layout=layout)
     globals()[name](given, cos, sin)
