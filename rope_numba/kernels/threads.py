@@ -45,7 +45,7 @@ def can_run_parallel() -> bool:
 def count_threads() -> int:
     """Return how many threads a launch may use: as many as Numba may use for the calling thread, or fewer.
 
-    Fewer where this process may use fewer processors, unless somebody has set Numba's number for this process.
+    Fewer where this process may use fewer processors, unless the user has set Numba's number for this process.
     """
     most: int = get_num_threads()
     if most <= _available or config.NUMBA_NUM_THREADS != config.NUMBA_DEFAULT_NUM_THREADS:  # type: ignore[attr-defined]
