@@ -39,6 +39,16 @@ def test_a_second_base_of_a_model_without_windows_is_refused(write: Write) -> No
             read_gguf(path, strict=strict)
 
 
+@pytest.mark.parametrize("bits", [0x7F800001, 0x7FC00000, 0xFF800001])
+def test_factors_that_are_nan_signalling_or_not_are_refused_without_a_warning(write: Write, bits: int) -> None:
+    path = write("llama", {"rope_freqs.weight": [3.0] * 64}, **HEAD_128)
+    data, factors = path.read_bytes(), np.full(64, 3.0, "<f4").tobytes()
+    assert data.count(factors) == 1
+    path.write_bytes(data.replace(factors, factors[:-4] + bits.to_bytes(4, "little")))
+    with pytest.raises(ValueError, match="nan"):
+        read_gguf(path)
+
+
 def test_factors_of_single_layers_are_doubted(write: Write) -> None:
     path = write("llama", {"blk.0.rope_freqs.weight": [1.0] * 64}, **HEAD_128)
     with pytest.raises(ValueError, match=r"tensor 'blk.0.rope_freqs.weight' is not known; expected factors named"):

@@ -301,4 +301,5 @@ class _Walk:
             what = f"cut off in tensor {name}: that ends at byte {end}, the file at {self.size}"
             raise self.wrong(what, "a whole GGUF file")
         self.file.seek(begin)
-        return np.frombuffer(self.file.read(end - begin), "<f4").astype(np.float64)
+        with np.errstate(invalid="ignore"):  # a signalling NaN; who takes the numbers refuses every NaN
+            return np.frombuffer(self.file.read(end - begin), "<f4").astype(np.float64)
