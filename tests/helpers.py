@@ -44,3 +44,19 @@ def assert_same_bits(a: NDArray[Any], b: NDArray[Any]) -> None:
     both_nan = np.isnan(a.astype(np.float64)) & np.isnan(b.astype(np.float64))
     different = (bits(a) != bits(b)) & ~both_nan
     assert not different.any(), f"{different.sum()} of {different.size} differ, first at {np.argwhere(different)[0]}"
+
+
+def record_launches(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Return a list to which every parallel launch of the test adds its number of chunks."""
+    from rope_numba.kernels import launch
+
+    launches: list[int] = []
+    if launch.can_run_parallel():
+        parallel = launch._Kernels.get_parallel
+
+        def counted(kernels: Any) -> Any:
+            return lambda *arguments: launches.append(arguments[-1]) or parallel(kernels)(*arguments)
+
+        monkeypatch.setattr(launch._Kernels, "get_parallel", counted)
+        monkeypatch.setattr(launch.contention, "is_likely", lambda: False)  # on a busy machine, too
+    return launches

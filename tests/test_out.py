@@ -10,7 +10,7 @@ from typing import Any
 import numba
 import numpy as np
 import pytest
-from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, bits, needs_jit, normal
+from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, bits, needs_jit, normal, record_launches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -298,15 +298,7 @@ def test_large_work_has_the_same_bits_on_any_number_of_threads(
 ) -> None:
     from rope_numba.kernels import launch
 
-    launches: list[int] = []
-    if launch.can_run_parallel():
-        parallel = launch._Kernels.get_parallel
-
-        def counted(kernels: Any) -> Any:
-            return lambda *arguments: launches.append(arguments[-1]) or parallel(kernels)(*arguments)
-
-        monkeypatch.setattr(launch._Kernels, "get_parallel", counted)
-        monkeypatch.setattr(launch.contention, "is_likely", lambda: False)  # on a busy machine, too
+    launches = record_launches(monkeypatch)
     shape = (2, 67, 40, 128) if order == "thd" else (2, 40, 67, 128)
     x = anything(np.random.default_rng(0), int(np.prod(shape)), source).reshape(shape)
     rope = rn.Rope(128, rotary_dim=96, rotary_offset=16, layout=layout, order=order)

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 import oracle
 import pytest
-from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, needs_jit, normal
+from helpers import DTYPES, LAYOUTS, ORDERS, assert_same_bits, needs_jit, normal, record_launches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -296,15 +296,7 @@ def test_a_large_batch_of_single_tokens_is_shared_out_among_threads_every_time(
 ) -> None:
     from rope_numba.kernels import launch
 
-    launches: list[int] = []
-    if launch.can_run_parallel():
-        parallel = launch._Kernels.get_parallel
-
-        def counted(kernels: Any) -> Any:
-            return lambda *arguments: launches.append(arguments[-1]) or parallel(kernels)(*arguments)
-
-        monkeypatch.setattr(launch._Kernels, "get_parallel", counted)
-        monkeypatch.setattr(launch.contention, "is_likely", lambda: False)  # on a busy machine, too
+    launches = record_launches(monkeypatch)
     positions: Any = 5 if shape == "one position for all" else np.arange(512)[:, None]
     step = rn.Rope(128).at(positions=positions)
     for _ in range(3):
